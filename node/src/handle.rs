@@ -1,0 +1,48 @@
+//! The way from everything that serves people (API, DNS, mesh admission) to the brain.
+
+use rialto_protocol::effect::{Refusal, Reply};
+use rialto_protocol::event::Request;
+use rialto_protocol::{Brain, Now};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// What comes in by the door that is not the mesh's or the executor's.
+pub enum Ask {
+    /// To be answered by the brain, perhaps much later.
+    Request(Request, oneshot::Sender<Result<Reply, Refusal>>),
+    /// To be read from the brain as it stands.
+    Read(Box<dyn FnOnce(&Brain, Now) + Send>),
+}
+
+/// A cheap, cloneable door to the brain's thread.
+#[derive(Clone)]
+pub struct Handle {
+    asks: mpsc::Sender<Ask>,
+    changes: watch::Receiver<u64>,
+}
+
+impl Handle {
+    /// Made by the driver alone.
+    pub fn new(asks: mpsc::Sender<Ask>, changes: watch::Receiver<u64>) -> Self {
+        Self { asks, changes }
+    }
+
+    /// Asks the brain for something.
+    pub async fn request(&self, request: Request) -> Result<Reply, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(Ask::Request(request, answer)).await.map_err(|_| Refusal::Busy)?;
+        answered.await.unwrap_or(Err(Refusal::Busy))
+    }
+
+    /// Reads from the brain; `None` where the peer is going down.
+    pub async fn read<T: Send + 'static>(&self, look: impl FnOnce(&Brain, Now) -> T + Send + 'static) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let look = Box::new(move |brain: &Brain, now: Now| drop(answer.send(look(brain, now))));
+        self.asks.send(Ask::Read(look)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Rises whenever what people see may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}

@@ -1,0 +1,2 @@
+//! Runs the protocol on a real machine: the driver and its adapters.
+pub mod handle;

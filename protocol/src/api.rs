@@ -1,0 +1,300 @@
+//! The shapes of the HTTP API under `/v1/`: what every peer answers and every client reads.
+//! Field names are a contract: other tools depend on them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::AppSpec;
+
+/// Every answer says how fresh it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer<T> {
+    /// Wall clock of the answering peer, ms since 1970.
+    pub as_of: u64,
+    /// Machines that the answering peer holds for alive, itself included.
+    pub members_seen: u32,
+    #[serde(flatten)]
+    pub data: T,
+}
+
+/// Every refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub code: ErrorCode,
+    pub message: String,
+    /// A way out, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// `file:line:column`, a field, or a machine.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+}
+
+/// The kinds of refusal, each with its HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    Invalid,
+    Unauthorized,
+    Denied,
+    NotFound,
+    Conflict,
+    /// Nothing that is known of could ever hold it.
+    Unplaceable,
+    TimedOut,
+    /// The machine that has it cannot be reached.
+    Unreachable,
+    Busy,
+    NotSupported,
+    Internal,
+}
+
+impl ErrorCode {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            ErrorCode::Invalid => 400,
+            ErrorCode::Unauthorized => 401,
+            ErrorCode::Denied => 403,
+            ErrorCode::NotFound => 404,
+            ErrorCode::Conflict => 409,
+            ErrorCode::Unplaceable => 422,
+            ErrorCode::Busy => 429,
+            ErrorCode::Internal => 500,
+            ErrorCode::NotSupported => 501,
+            ErrorCode::Unreachable => 502,
+            ErrorCode::TimedOut => 504,
+        }
+    }
+}
+
+/// `GET /v1/tasks?app=&service=&all=true` -> `{"tasks": [TaskRow]}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tasks {
+    pub tasks: Vec<TaskRow>,
+    /// "holding back 4 replacements for 43 s …": what a person should know beside the rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+}
+
+/// One row of `rialto ps`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskRow {
+    /// `app.service.slot`.
+    pub task: String,
+    pub app: String,
+    pub service: String,
+    pub slot: String,
+    /// The machine's name.
+    pub machine: Option<String>,
+    pub state: String,
+    pub address: Option<String>,
+    pub ports: Vec<PortRow>,
+    pub attempt: u32,
+    /// RFC 3339.
+    pub started_at: Option<String>,
+    pub exit_code: Option<i32>,
+    /// The claim, in hexadecimal; none while pending.
+    #[serde(default)]
+    pub claim: Option<String>,
+    /// Why it waits, failed or was lost.
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// Its machine was lost: it may have run, and will not again.
+    #[serde(default)]
+    pub lost: bool,
+    /// The claim is durable since: RFC 3339.
+    #[serde(default)]
+    pub accepted_at: Option<String>,
+    #[serde(default)]
+    pub ended_at: Option<String>,
+}
+
+/// One published port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRow {
+    pub name: Option<String>,
+    pub host: u16,
+    pub container: u16,
+    pub protocol: String,
+}
+
+/// `GET /v1/machines` -> `{"machines": [MachineRow]}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machines {
+    pub machines: Vec<MachineRow>,
+}
+
+/// One row of `rialto machine ls`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineRow {
+    pub name: String,
+    /// The peer's identity in hexadecimal.
+    pub id: String,
+    /// `alive|suspect|down|draining|left|no-executor`.
+    pub state: String,
+    pub address: Option<String>,
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub cpu_millis_free: u64,
+    pub memory_bytes_free: u64,
+    pub labels: BTreeMap<String, String>,
+    pub version: String,
+    /// Seconds since its present life began.
+    pub age_seconds: u64,
+    /// Why it runs nothing.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The answering peer.
+    #[serde(default)]
+    pub this: bool,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub cluster_id: String,
+    /// The answering machine's name.
+    pub machine: String,
+    pub version: String,
+    pub machines_alive: u32,
+    pub machines_known: u32,
+    pub tasks_running: u32,
+    pub tasks_pending: u32,
+    /// Replacements held back by the storm gate.
+    pub holding_back: u32,
+    /// Milliseconds until held replacements go ahead; none where nothing is held.
+    #[serde(default)]
+    pub holding_back_ms: Option<u64>,
+    /// What does not work, sentence by sentence: a taken DNS port, a missing right.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Bad input by kind, since the start.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// `PUT /v1/apps/{app}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeployBody {
+    /// 32 hexadecimal digits, made by the client: sending twice is harmless.
+    pub change: String,
+    pub spec: AppSpec,
+}
+
+/// `POST /v1/apps/{app}/scale`; without a service all of the app's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleBody {
+    pub change: String,
+    #[serde(default)]
+    pub service: Option<String>,
+    pub replicas: u32,
+}
+
+/// Answers every change to a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub app: String,
+    pub generation: u32,
+    /// Peers that hold the change on disk, the answering one included.
+    pub copies: u32,
+    /// Whether the document reads differently now.
+    pub changed: bool,
+}
+
+/// `GET /v1/apps/{app}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    pub app: String,
+    pub generation: u32,
+    pub spec: AppSpec,
+    /// The name of the machine whose peer is the app's steward.
+    #[serde(default)]
+    pub steward: Option<String>,
+}
+
+/// `GET /v1/apps` -> `{"apps": [App]}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Apps {
+    pub apps: Vec<App>,
+}
+
+/// `POST /v1/invitations`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteBody {
+    pub ttl_seconds: u64,
+    pub uses: u32,
+}
+
+/// Answers an invitation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invited {
+    /// `rialto1.…`: whoever holds it may join.
+    pub token: String,
+    pub expires_at: String,
+    pub uses: u32,
+}
+
+/// `GET /v1/images` -> `{"images": [ImageRow]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Images {
+    pub images: Vec<ImageRow>,
+}
+
+/// One image that a machine of the cluster has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRow {
+    pub name: String,
+    pub digest: String,
+    pub bytes: u64,
+    /// The names of the machines that have it.
+    pub machines: Vec<String>,
+}
+
+/// `GET /v1/events` -> `{"events": [EventRow]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    pub events: Vec<EventRow>,
+}
+
+/// One thing that happened, as this peer saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// Rises with each event of this peer.
+    pub id: u64,
+    /// RFC 3339.
+    pub at: String,
+    pub what: String,
+    pub subject: String,
+    pub text: String,
+}
+
+/// `GET /v1/doctor` -> `{"checks": [Check]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doctor {
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    /// `ok|warning|failed`.
+    pub result: String,
+    pub text: String,
+}
+
+/// One line of a followed run or log (`application/x-ndjson`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLine {
+    /// Output of a task: base64, for it need not be text. `stream` is `stdout` or `stderr`.
+    Output { task: String, stream: String, data: String },
+    /// The task is in another state now.
+    State(Box<TaskRow>),
+    /// Something could not be read: a dead machine's log is never an empty success.
+    Failed(ErrorBody),
+}

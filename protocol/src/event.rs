@@ -1,0 +1,90 @@
+//! Everything that can happen to a brain.
+
+use crate::ids::{ChangeId, ClaimId, ClusterId, InvitationId, PeerId};
+use crate::ledger::record::Signature;
+use crate::model::{AppSpec, Executor, Resources};
+use crate::wire::Message;
+
+/// The time, as the driver reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// A monotonic clock, ms; its zero means nothing.
+    pub ms: u64,
+    /// The wall clock, ms since 1970: stamps and ages only.
+    pub wall: u64,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The deadline that [`crate::Brain::next_deadline`] named has come.
+    Woke,
+    /// The standing link to a peer is up (both directions) or lost.
+    Link { peer: PeerId, up: bool },
+    /// A peer said something. `verified`: every signature in it was checked and is right.
+    Received { from: PeerId, message: Message, verified: bool },
+    /// Own records are signed and durable: answers [`crate::Effect::Commit`].
+    Committed { commit: u64, signatures: Vec<Signature> },
+    /// Others' records are durable: answers an [`crate::Effect::Store`] with a token.
+    Stored { token: u64 },
+    /// Vitals are signed: answers [`crate::Effect::SignVitals`].
+    VitalsSigned { counter: u64, signature: Signature },
+    /// What became of a task: answers [`crate::Effect::Start`] and [`crate::Effect::Stop`], or
+    /// tells of what was found alive when the peer started.
+    Task { claim: ClaimId, report: TaskReport },
+    /// The executor has found everything that earlier lives left behind, and told of it by
+    /// [`Event::Task`]: claims that it did not name have no container.
+    TasksFound,
+    /// Now and then: what the machine measured.
+    Measured { load_millis: u64, images: Vec<String> },
+    /// A person, or a program, asks for something; answered by [`crate::Effect::Reply`].
+    Request { id: u64, request: Request },
+}
+
+/// What became of a task's container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskReport {
+    /// Its image is being fetched or its container made.
+    Starting,
+    /// It runs; `image_digest` is what it runs.
+    Running { image_digest: Option<String>, started_at: u64 },
+    /// The container is gone. `exit_code` is 128 + n where signal n ended it.
+    Exited { exit_code: i32, oom_killed: bool, ended_at: u64 },
+    /// It never ran, and nothing of it is left.
+    Failed { reason: String },
+}
+
+/// What a person or a program asks of a brain.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Makes the app's document read so; services that it does not name end.
+    Deploy { change: ChangeId, author: String, app: String, spec: AppSpec },
+    /// Sets the number of replicas: `None` for the service means all of the app's.
+    Scale { change: ChangeId, author: String, app: String, service: Option<String>, replicas: u32 },
+    /// Ends the app's generation.
+    Remove { change: ChangeId, author: String, app: String },
+    /// This machine takes no more work and hands over what it has; or takes work again.
+    Drain { on: bool },
+    /// Makes an invitation; `secret` was made by the driver.
+    Invite { invitation: InvitationId, secret_hash: [u8; 32], uses: u32, ttl_ms: u64 },
+    /// A newcomer shows an invitation at `hello`.
+    Admit { key: PeerId, cluster: ClusterId, invitation: InvitationId, secret_hash: [u8; 32] },
+    /// The machine has an image, or has it no more.
+    Image { name: String, digest: String, bytes: u64, present: bool },
+    /// What this machine is: told at start, before anything else, and whenever it changes.
+    Describe(Description),
+    /// "I shall be back by then" (wall clock, ms), said on the way out; answered when it is durable
+    /// and sent.
+    Restarting { until: u64 },
+}
+
+/// What the driver knows of its machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    pub name: String,
+    pub addresses: Vec<String>,
+    pub labels: std::collections::BTreeMap<String, String>,
+    pub capacity: Resources,
+    pub version: String,
+    pub executor: Executor,
+}

@@ -1,0 +1,176 @@
+//! What people want: an app and its services.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::resources::{CPU_MILLIS, MEMORY_BYTES, Resources};
+
+/// What a service needs when its file says nothing: counted against the machine, not limited.
+pub const DEFAULT_CPU_MILLIS: u64 = 100;
+/// The memory side of [`DEFAULT_CPU_MILLIS`]: 64 MiB.
+pub const DEFAULT_MEMORY_BYTES: u64 = 64 << 20;
+
+/// An app as its document reads now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSpec {
+    #[serde(default)]
+    pub services: BTreeMap<String, ServiceSpec>,
+    /// A single run (`rialto run`): forgotten an hour after it has finished.
+    #[serde(default)]
+    pub single_run: bool,
+}
+
+/// One service of an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// `host`, or the name of an imported image, `web` or `web:1`.
+    pub image: String,
+    /// Replaces the image's own command where it is not empty.
+    #[serde(default)]
+    pub command: Vec<String>,
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    #[serde(default)]
+    pub replicas: u32,
+    #[serde(default)]
+    pub restart: Restart,
+    #[serde(default)]
+    pub ports: Vec<PortSpec>,
+    /// `deploy.resources.reservations`: what a machine sets aside.
+    #[serde(default)]
+    pub reservations: Resources,
+    /// `deploy.resources.limits`: what the kernel enforces; `cpu_millis`, `memory_bytes`, `pids`.
+    #[serde(default)]
+    pub limits: Resources,
+    /// What becomes of a task whose machine was lost.
+    #[serde(default)]
+    pub on_lost: OnLost,
+    /// Higher goes first.
+    #[serde(default)]
+    pub priority: i32,
+    /// Milliseconds between SIGTERM and SIGKILL; 10 s where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace_ms: Option<u64>,
+}
+
+/// When a task that has ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Never: the service is a batch, and an ended task is finished work.
+    No,
+    /// After every end. A service of a cluster is kept up unless its file says otherwise.
+    #[default]
+    Always,
+    /// After an end with a code other than 0.
+    OnFailure,
+    /// As `always`: stopping a service scales it to 0.
+    UnlessStopped,
+}
+
+/// What becomes of a task whose machine was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLost {
+    /// It is started again elsewhere, however often.
+    #[default]
+    Replace,
+    /// At most this often; then the task is finished as lost (`rialto run --retries N`).
+    Retry(u32),
+}
+
+/// One entry of `ports:`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// The number in the file; 0 for the port that a service without `ports` gets.
+    pub container: u16,
+    /// The fixed host port; `None`: one from 20000–29999 is chosen by the machine.
+    #[serde(default)]
+    pub host: Option<u16>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl ServiceSpec {
+    /// What a machine sets aside for one task: reservations, else limits, else the default; and
+    /// the fixed host ports.
+    pub fn need(&self) -> Resources {
+        let amount = |name: &str, default: u64| {
+            [&self.reservations, &self.limits].into_iter().map(|r| r.get(name)).find(|a| *a > 0).unwrap_or(default)
+        };
+        let mut need = self.reservations.clone();
+        need.set(CPU_MILLIS, amount(CPU_MILLIS, DEFAULT_CPU_MILLIS));
+        need.set(MEMORY_BYTES, amount(MEMORY_BYTES, DEFAULT_MEMORY_BYTES));
+        for host in self.ports.iter().filter_map(|port| port.host) {
+            need.set(Resources::port(host), 1);
+        }
+        need
+    }
+
+    /// The revision of what runs: two specs that differ only in the number of replicas, the
+    /// restart policy or the priority share it, and a change of those restarts nothing.
+    pub fn revision(&self) -> u64 {
+        let running = ServiceSpec {
+            replicas: 0,
+            restart: Restart::default(),
+            on_lost: OnLost::default(),
+            priority: 0,
+            ..self.clone()
+        };
+        let mut first = [0; 8];
+        first.copy_from_slice(&blake3::hash(&crate::wire::encode(&running)).as_bytes()[..8]);
+        u64::from_le_bytes(first)
+    }
+
+    /// Whether an ended task of this service is finished work.
+    pub fn finishes(&self, exit_code: Option<i32>) -> bool {
+        match self.restart {
+            Restart::No => true,
+            Restart::OnFailure => exit_code == Some(0),
+            Restart::Always | Restart::UnlessStopped => false,
+        }
+    }
+
+    /// A batch runs to completion; its lost tasks are repeated later than a service's.
+    pub fn is_batch(&self) -> bool {
+        matches!(self.restart, Restart::No | Restart::OnFailure)
+    }
+
+    /// Milliseconds between SIGTERM and SIGKILL.
+    pub fn grace_ms(&self) -> u64 {
+        self.stop_grace_ms.unwrap_or(10_000)
+    }
+}
+
+/// Whether `name` can be an app's, a service's or a machine's name: a DNS label (RFC 1123).
+pub fn is_dns_label(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn need_is_reservations_else_limits_else_the_default() {
+        let mut service = ServiceSpec::default();
+        assert_eq!(service.need(), Resources::of(100, 64 << 20));
+        service.limits = Resources::of(500, 0);
+        assert_eq!(service.need().get(CPU_MILLIS), 500);
+        service.reservations = Resources::of(250, 0);
+        assert_eq!(service.need(), Resources::of(250, 64 << 20));
+    }
+
+    #[test]
+    fn scaling_is_no_new_revision() {
+        let one = ServiceSpec { image: "host".into(), replicas: 1, ..Default::default() };
+        let two = ServiceSpec { replicas: 2, ..one.clone() };
+        let other = ServiceSpec { image: "web".into(), ..one.clone() };
+        assert_eq!(one.revision(), two.revision());
+        assert_ne!(one.revision(), other.revision());
+    }
+}

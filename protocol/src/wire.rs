@@ -1,0 +1,146 @@
+//! What peers say to each other, and how it looks in bytes: CBOR (RFC 8949) by one encoder.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::ids::{AppId, BidId, ClaimId, PeerId};
+use crate::ledger::record::{Frame, Signature, Stored};
+use crate::market::wire::{Award, Bid, Decline, Release, Solicit, Verdict};
+use crate::model::Vitals;
+
+/// The version of everything here; peers agree on one when a stream is opened.
+pub const PROTOCOL: u32 = 1;
+/// The most bytes of one message; a longer one is refused before it is read.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// One message from a peer to another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// Between observer and observed, each second.
+    Heartbeat {
+        life: u64,
+    },
+    /// Fresh records of somebody, pushed once over each standing link.
+    Frame(Arc<Frame>),
+    /// Fresh vitals of somebody.
+    Vitals(Vec<Arc<SignedVitals>>),
+    /// Opens anti-entropy: a hash over everything in [`Message::Digest`].
+    Compare {
+        sum: u64,
+    },
+    /// Everything that the sender holds, by owner; `answer`: it would like the same back.
+    Digest {
+        owners: Vec<(PeerId, u64)>,
+        answer: bool,
+    },
+    /// Asks for everything after a number, owner by owner.
+    Pull {
+        after: Vec<(PeerId, u64)>,
+    },
+    /// Answers a pull.
+    Records(Records),
+    /// "Make this durable, and tell me": the second and third copy of an accepted change.
+    Keep {
+        token: u64,
+        records: Vec<Arc<Stored>>,
+    },
+    /// Durable here; `applicable`: with everything it depends on.
+    Kept {
+        token: u64,
+        applicable: bool,
+    },
+    /// The market (see [`crate::market`]).
+    Solicit(Arc<Solicit>),
+    Bid(Bid),
+    Decline(Decline),
+    Release(Release),
+    Award(Arc<Award>),
+    Verdict(Verdict),
+    /// A steward asks the owner of a claim to end it.
+    Stop {
+        claim: ClaimId,
+        app: AppId,
+        why: StopReason,
+    },
+    /// The newest version of records that the receiver waits for, ahead of the frame.
+    Told(Vec<Arc<Stored>>),
+}
+
+/// Why a steward has a claim ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// Nobody wants it any more.
+    Unwanted,
+    /// Another claim of the same task goes on.
+    Duplicate,
+    /// Its service has a newer revision.
+    Outdated,
+    /// Its machine is draining.
+    Draining,
+}
+
+/// Vitals with their owner's signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedVitals {
+    pub owner: PeerId,
+    pub vitals: Vitals,
+    pub signature: Signature,
+}
+
+impl SignedVitals {
+    /// What the owner must have signed.
+    pub fn signed(&self) -> [u8; 32] {
+        vitals_to_sign(&self.owner, &self.vitals)
+    }
+}
+
+/// What a peer signs to vouch for its vitals.
+pub fn vitals_to_sign(owner: &PeerId, vitals: &Vitals) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new_derive_key("rialto vitals 1");
+    hash.update(&owner.0);
+    hash.update(&encode(vitals));
+    *hash.finalize().as_bytes()
+}
+
+/// Every live record and tombstone of one owner with a number in `after + 1 ..= through`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Records {
+    pub owner: PeerId,
+    pub after: u64,
+    pub through: u64,
+    /// The asker is below the owner's floor: of the numbers in the range it keeps only these.
+    pub replaces: bool,
+    pub records: Vec<Arc<Stored>>,
+    /// There are more after `through`.
+    pub more: bool,
+}
+
+/// CBOR of any value of ours.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    cbor4ii::serde::to_vec(Vec::new(), value).expect("our types have no map keys or lengths that CBOR lacks")
+}
+
+/// Why bytes are no value of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("not the CBOR that was expected: {0}")]
+    Cbor(String),
+    #[error("{0} bytes where at most {1} are allowed")]
+    TooLong(usize, usize),
+}
+
+/// Reads what [`encode`] wrote. Fields that are not known are passed over.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(DecodeError::TooLong(bytes.len(), MESSAGE_BYTES_MAX));
+    }
+    cbor4ii::serde::from_slice(bytes).map_err(|error| DecodeError::Cbor(error.to_string()))
+}
+
+/// The name of a bid's owner and number, for logs.
+pub fn bid_name(bid: &BidId) -> String {
+    bid.hex()[..8].to_string()
+}
