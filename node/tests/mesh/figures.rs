@@ -1,7 +1,9 @@
 //! What a link costs. Run with `--ignored --nocapture`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use rialto_node::mesh::{MeshEvent, Packet};
 use rialto_protocol::wire::Message;
 
@@ -65,4 +67,29 @@ async fn round_trip_and_throughput_of_a_link() {
     println!("received {}", two.mesh.counters().received);
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     println!("both in one process: {}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap());
+}
+
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn three_idle_peers() {
+    const SECONDS: u64 = 20;
+    let mut nodes = vec![Node::start(1).await, Node::start(2).await, Node::start(3).await];
+    introduce(&mut nodes).await;
+    let used = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+        (usage.user_time() + usage.system_time()).num_microseconds()
+    };
+    let before = used();
+    for second in 0..SECONDS {
+        for node in &nodes {
+            for other in nodes.iter().filter(|other| other.peer() != node.peer()) {
+                assert!(node.mesh.send(other.peer(), beat(second)));
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let share = (used() - before) as f64 / 1e6 / SECONDS as f64 / 3.0 * 100.0;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let memory = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    println!("three peers in one process: {memory}; each with two heartbeats a second: {share:.2} % of a core");
 }

@@ -28,8 +28,12 @@ pub struct Node {
 
 impl Node {
     pub async fn start(number: u8) -> Node {
+        Self::start_listening(number, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    pub async fn start_listening(number: u8, listen: SocketAddr) -> Node {
         let data = tempfile::tempdir().unwrap();
-        Self::start_at(Identity::from_secret([number; 32]), data, ([127, 0, 0, 1], 0).into()).await
+        Self::start_at(Identity::from_secret([number; 32]), data, listen).await
     }
 
     async fn start_at(identity: Identity, data: TempDir, listen: SocketAddr) -> Node {
