@@ -1,2 +1,3 @@
 //! Runs the protocol on a real machine: the driver and its adapters.
+pub mod executor;
 pub mod handle;
