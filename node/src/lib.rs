@@ -1,4 +1,5 @@
 //! Runs the protocol on a real machine: the driver and its adapters.
+pub mod executor;
 pub mod handle;
 pub mod identity;
 pub mod invitation;
