@@ -22,16 +22,17 @@ use crate::model::AppSpec;
 
 pub use parse::{label_like, parse};
 pub use ports::port;
-pub use quantity::{cpus, memory};
+pub use quantity::{cpus, cpus_limit, memory, memory_limit};
+pub use service::is_image_name;
 
 /// The longest file that is read, in bytes.
 pub const FILE_BYTES_MAX: usize = 256 << 10;
-/// The most replicas that one service can ask for.
+/// The most replicas that one service, and tasks that one app, can ask for.
 pub const REPLICAS_MAX: u32 = 100_000;
 /// The most services of one app.
 pub const SERVICES_MAX: usize = 1_000;
 /// The most ports of one service.
-pub const PORTS_MAX: usize = 256;
+pub const PORTS_MAX: usize = 100;
 /// The most mistakes that are told of at once.
 pub const PROBLEMS_MAX: usize = 20;
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::quantity::shown;
 use super::support::{self, Level};
 use super::tree::{self, Entry, Node, Place, Value};
-use super::{AppFile, FILE_BYTES_MAX, PROBLEMS_MAX, Problem, SERVICES_MAX, service};
-use crate::model::AppSpec;
+use super::{AppFile, FILE_BYTES_MAX, PROBLEMS_MAX, Problem, REPLICAS_MAX, SERVICES_MAX, service};
 use crate::model::app::is_dns_label;
+use crate::model::{AppSpec, ServiceSpec};
 
 /// Reads an app file. `file` is what it is called in messages.
 ///
@@ -82,6 +82,14 @@ impl<'a> Reader<'a> {
 
     fn app_name(&mut self, node: &Node) -> Option<String> {
         let name = self.text(node, "name")?;
+        if name == "machine" {
+            self.wrong(
+                node.place,
+                "name",
+                "no app can be named machine: NAME.machine.rialto.internal are the machines",
+            );
+            return None;
+        }
         if is_dns_label(&name) {
             return Some(name);
         }
@@ -89,13 +97,13 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn services(&mut self, node: Node) -> BTreeMap<String, crate::model::ServiceSpec> {
+    fn services(&mut self, node: Node) -> BTreeMap<String, ServiceSpec> {
         let place = node.place;
         let Some(entries) = self.map(node, "services") else { return BTreeMap::new() };
         if entries.is_empty() || entries.len() > SERVICES_MAX {
             self.wrong(place, "services", format!("an app has 1 to {SERVICES_MAX} services"));
         }
-        let mut services = BTreeMap::new();
+        let mut services: BTreeMap<String, ServiceSpec> = BTreeMap::new();
         for Entry { key: name, at, value } in entries {
             let path = format!("services.{name}");
             if !is_dns_label(&name) {
@@ -104,6 +112,10 @@ impl<'a> Reader<'a> {
             if let Some(service) = service::read(self, value, at, &path) {
                 services.insert(name, service);
             }
+        }
+        let tasks: u64 = services.values().map(|service| u64::from(service.replicas)).sum();
+        if tasks > u64::from(REPLICAS_MAX) {
+            self.wrong(place, "services", format!("{tasks} tasks in all are more than {REPLICAS_MAX}"));
         }
         services
     }

@@ -62,6 +62,33 @@ pub fn memory(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Less than this no container starts in.
+const MEMORY_LIMIT_MIN: u64 = 6 << 20;
+/// The kernel's quota is no finer.
+const CPU_LIMIT_MIN: u64 = 10;
+
+/// A limit on cores: as [`cpus`], and at least what a container needs to start.
+///
+/// # Errors
+///
+/// A sentence that says what is expected.
+pub fn cpus_limit(text: &str) -> Result<u64, String> {
+    cpus(text).and_then(|millis| at_least(CPU_LIMIT_MIN, "0.01 cores", millis))
+}
+
+/// A limit on memory: as [`memory`], and at least what a container needs to start.
+///
+/// # Errors
+///
+/// A sentence that says what is expected.
+pub fn memory_limit(text: &str) -> Result<u64, String> {
+    memory(text).and_then(|bytes| at_least(MEMORY_LIMIT_MIN, "6 MiB", bytes))
+}
+
+fn at_least(least: u64, name: &str, amount: u64) -> Result<u64, String> {
+    if amount < least { Err(format!("a limit below {name} lets nothing start")) } else { Ok(amount) }
+}
+
 /// Text from outside, short enough for a message and without control characters.
 pub fn shown(text: &str) -> String {
     let mut short: String = text.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();

@@ -9,10 +9,7 @@ use crate::model::{PortSpec, Resources, Restart, ServiceSpec};
 
 /// The name of the limit on processes.
 const PIDS: &str = "pids";
-/// Less than this no container starts in.
-const MEMORY_LIMIT_MIN: u64 = 6 << 20;
-/// The kernel's quota is no finer.
-const CPU_LIMIT_MIN: u64 = 10;
+type ReadAmount = fn(&str) -> Result<u64, String>;
 
 /// Reads a service; `None` where it cannot be read on.
 pub fn read(reader: &mut Reader, node: Node, at: Place, path: &str) -> Option<ServiceSpec> {
@@ -49,10 +46,17 @@ pub fn read(reader: &mut Reader, node: Node, at: Place, path: &str) -> Option<Se
 }
 
 fn image(reader: &mut Reader, node: &Node, path: &str) -> Option<String> {
-    reader.value(node, path, |name| {
-        let fits = (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
-        if fits { Ok(name.to_string()) } else { Err(format!("'{}' cannot be the name of an image", shown(name))) }
+    reader.value(node, path, |name| match is_image_name(name) {
+        true => Ok(name.to_string()),
+        false => Err(format!("'{}' cannot be the name of an image", shown(name))),
     })
+}
+
+/// Whether `name` can name an image: nothing in it means anything to a path or a shell.
+pub fn is_image_name(name: &str) -> bool {
+    let sound = |c: char| c.is_ascii_alphanumeric() || "._-/:@+".contains(c);
+    let parts_sound = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    name.len() <= 255 && name.chars().all(sound) && parts_sound && !name.starts_with('-')
 }
 
 fn command(reader: &mut Reader, node: Node, path: &str) -> Vec<String> {
@@ -129,16 +133,15 @@ fn amounts(reader: &mut Reader, node: Node, path: &str, limits: bool) -> Resourc
     let level = if limits { &support::LIMITS } else { &support::RESERVATIONS };
     let Some(level) = reader.level(node, path, level) else { return amounts };
     for (key, entry) in level {
-        let least = |name: &str, least: u64, amount: u64| match limits && amount < least {
-            true => Err(format!("a limit below {name} lets nothing start")),
-            false => Ok(amount),
+        let (dimension, read): (_, ReadAmount) = match (key, limits) {
+            ("cpus", true) => (CPU_MILLIS, quantity::cpus_limit),
+            ("cpus", false) => (CPU_MILLIS, quantity::cpus),
+            ("memory", true) => (MEMORY_BYTES, quantity::memory_limit),
+            ("memory", false) => (MEMORY_BYTES, quantity::memory),
+            _ => (PIDS, pids),
         };
-        let (dimension, read): (_, &dyn Fn(&str) -> Result<u64, String>) = match key {
-            "cpus" => (CPU_MILLIS, &|text| least("0.01 cores", CPU_LIMIT_MIN, quantity::cpus(text)?)),
-            "memory" => (MEMORY_BYTES, &|text| least("6 MiB", MEMORY_LIMIT_MIN, quantity::memory(text)?)),
-            _ => (PIDS, &pids),
-        };
-        if let Some(amount) = reader.value(&entry.value, &join(path, key), read) {
+        let amount = reader.value(&entry.value, &join(path, key), read);
+        if let Some(amount) = amount {
             amounts.set(dimension, amount);
         }
     }
