@@ -1,7 +1,7 @@
 //! The machines and the wires between them.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
@@ -100,6 +100,11 @@ impl Lab {
         }
     }
 
+    /// The lab's folder: what is put there goes with the lab.
+    pub fn folder(&self) -> std::path::PathBuf {
+        self.site.folder()
+    }
+
     /// How many machines there are.
     pub fn len(&self) -> usize {
         self.machines.len()
@@ -133,33 +138,27 @@ impl Lab {
     /// The first machine founds a cluster, the others join it by its invitation; then waits until
     /// every peer sees all. How long that took.
     pub fn found(&mut self) -> Result<Duration> {
-        let began = std::time::Instant::now();
-        self.machines[0].start(&[])?;
-        if self.machines.len() > 1 {
-            let token = self.invite(0, self.machines.len() as u32)?;
-            for machine in &mut self.machines[1..] {
+        self.found_with(self.machines.len())
+    }
+
+    /// The same with the first `count` machines alone.
+    pub fn found_with(&mut self, count: usize) -> Result<Duration> {
+        let began = Instant::now();
+        let (founder, others) = self.machines[..count].split_at_mut(1);
+        founder[0].start(&[])?;
+        if !others.is_empty() {
+            let token = founder[0].invite(&["--uses", &others.len().to_string()])?;
+            for machine in others.iter_mut() {
                 machine.spawn(&["--join", &token])?;
             }
-            for machine in &mut self.machines[1..] {
+            for machine in others {
                 machine.ready()?;
             }
         }
-        let all = self.machines.len() as u32;
-        for machine in &self.machines {
-            machine.sees(all, GATHERING)?;
+        for machine in &self.machines[..count] {
+            machine.sees(count as u32, GATHERING)?;
         }
         Ok(began.elapsed())
-    }
-
-    /// A token to join by, made at machine `index`.
-    pub fn invite(&self, index: usize, uses: u32) -> Result<String> {
-        let invited: serde_json::Value = self.machines[index].json(&["invite", "--uses", &uses.to_string()])?;
-        let token = invited["token"].as_str().map(str::to_owned);
-        token.ok_or_else(|| LabError::Unreadable {
-            what: "rialto invite".into(),
-            error: "there is no token".into(),
-            said: invited.to_string(),
-        })
     }
 
     /// A machine dies: its wire first, so that not a packet says goodbye, then everything on it.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rialto_protocol::api::{MachineRow, Status, TaskRow};
+use rialto_protocol::api::{Invited, MachineRow, Status, TaskRow};
 use serde::de::DeserializeOwned;
 
-use super::{Binaries, LabError, Output, Result, processes, run_within, until};
+use super::{Binaries, LabError, Output, Result, http, processes, run_within, until};
 
 /// How long a peer may take from its start until its API answers.
 const STARTING: Duration = Duration::from_secs(20);
@@ -288,6 +288,30 @@ impl Machine {
     /// `rialto status`.
     pub fn status(&self) -> Result<Status> {
         self.json(&["status"])
+    }
+
+    /// A token to join by, made here; `arguments` are those of `rialto invite`.
+    pub fn invite(&self, arguments: &[&str]) -> Result<String> {
+        let invited: Invited = self.json(&[&["invite"], arguments].concat())?;
+        Ok(invited.token)
+    }
+
+    /// `GET PATH` of the peer's API.
+    pub fn api<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let what = format!("GET {path} at {}", self.name);
+        let answer = UnixStream::connect(self.socket()).and_then(|stream| http::get(stream, "rialto", path));
+        let answer = answer.map_err(LabError::io(what.clone()))?;
+        serde_json::from_str(&answer.body).map_err(|error| LabError::Unreadable {
+            what,
+            error: error.to_string(),
+            said: answer.body,
+        })
+    }
+
+    /// The processes of this machine that run a program of this name.
+    pub fn processes_named(&self, name: &str) -> Vec<i32> {
+        let within = self.netns.as_deref().map(processes::within).unwrap_or_default();
+        within.into_iter().filter(|pid| processes::name(*pid).is_some_and(|is| is == name)).collect()
     }
 
     /// The peer's memory in bytes: resident, and its proportional share.

@@ -23,7 +23,9 @@
 
 mod binaries;
 mod command;
+mod example;
 mod faults;
+mod http;
 mod lab;
 mod machine;
 mod probe;
@@ -35,6 +37,7 @@ use std::time::Duration;
 
 pub use binaries::Binaries;
 pub use command::{Output, run, run_within};
+pub use example::{Death, REPLICAS, WEB, example};
 pub use faults::Faults;
 pub use lab::{Lab, can_build};
 pub use machine::Machine;

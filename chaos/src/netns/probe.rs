@@ -1,12 +1,11 @@
 //! Looking at a cluster from the outside, as its users do: DNS, HTTP, and patience.
 
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rialto_protocol::api::TaskRow;
 
-use super::{LabError, Machine, Result, processes, run_within};
+use super::{LabError, Machine, Result, http, processes, run_within};
 
 /// Between two looks. Short enough for a second's promise, long enough for a busy core.
 const LOOK: Duration = Duration::from_millis(50);
@@ -116,20 +115,16 @@ impl Machine {
 
     /// `GET PATH` from this machine; the body of a 200.
     pub fn fetch(&self, address: SocketAddr, path: &str) -> Result<String> {
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        let fetched = self.within(move || {
-            let mut stream = TcpStream::connect_timeout(&address, PROBE)?;
-            stream.set_read_timeout(Some(PROBE))?;
-            stream.write_all(request.as_bytes())?;
-            let mut answer = Vec::new();
-            stream.take(1 << 20).read_to_end(&mut answer)?;
-            Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
-        });
         let what = format!("GET http://{address}{path} from {}", self.name());
-        let answer = fetched?.map_err(LabError::io(what.clone()))?;
-        match answer.split_once("\r\n\r\n") {
-            Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),
-            _ => Err(LabError::Unreadable { what, error: "it is no 200".into(), said: answer }),
+        let answer = self.within(|| {
+            let stream = TcpStream::connect_timeout(&address, PROBE)?;
+            stream.set_read_timeout(Some(PROBE))?;
+            http::get(stream, &address.to_string(), path)
+        })?;
+        let answer = answer.map_err(LabError::io(what.clone()))?;
+        match answer.status {
+            200 => Ok(answer.body),
+            status => Err(LabError::Unreadable { what, error: format!("status {status}"), said: answer.body }),
         }
     }
 }

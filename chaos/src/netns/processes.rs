@@ -52,6 +52,11 @@ pub(crate) fn kill_all(names: &[String]) -> BTreeSet<PathBuf> {
     }
 }
 
+/// The name of the program that a process runs: of a script, the script's.
+pub(crate) fn name(pid: i32) -> Option<String> {
+    Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
 /// Bytes of memory of one process: resident, and its proportional share.
 pub(crate) fn memory(pid: u32) -> Option<(u64, u64)> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
