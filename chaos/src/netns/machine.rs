@@ -39,6 +39,8 @@ pub struct Machine {
 impl Machine {
     pub(crate) fn new(name: String, address: Ipv4Addr, folder: PathBuf, binaries: Binaries) -> Result<Self> {
         std::fs::create_dir_all(&folder).map_err(LabError::io(format!("making {}", folder.display())))?;
+        // Of its own, and empty: the host may have a peer of its own, with settings.
+        std::fs::write(folder.join("rialtod.toml"), "").map_err(LabError::io("writing the settings"))?;
         let (flags, netns, holder, peer) = (Vec::new(), None, None, None);
         Ok(Self { name, address, folder, netns, binaries, flags, holder, peer })
     }
@@ -169,6 +171,8 @@ impl Machine {
             .arg(self.data())
             .arg("--socket")
             .arg(self.socket())
+            .arg("--config")
+            .arg(self.folder.join("rialtod.toml"))
             .args(["--name", &self.name])
             .args(["--listen", &format!("{}:7400", self.address)])
             .args(["--advertise", &format!("{}:7400", self.address)])

@@ -1,14 +1,19 @@
 //! Where a lab stands: a number that no other living lab on this host has, and everything whose
 //! name or address follows from it.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{LabError, Result, processes, remains};
+
+/// The numbers that this process holds.
+static OWN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// Labs at one time on one host.
 const NUMBERS: u16 = 256;
@@ -30,6 +35,7 @@ impl Site {
         let site = (0..NUMBERS)
             .find_map(|number| lock(&home, number).map(|_lock| Site { number, _lock }))
             .ok_or_else(|| LabError::Impossible(format!("{NUMBERS} labs stand already")))?;
+        own().insert(site.number);
         clear(site.number);
         std::fs::create_dir_all(site.folder()).map_err(LabError::io("making the lab's folder"))?;
         Ok(site)
@@ -60,6 +66,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         clear(self.number);
+        own().remove(&self.number);
     }
 }
 
@@ -76,6 +83,15 @@ pub fn sweep() -> Result<usize> {
         }
     }
     Ok(swept)
+}
+
+/// Clears away the labs of this process, which is about to end.
+pub(crate) fn clear_own() {
+    own().iter().for_each(|number| clear(*number));
+}
+
+fn own() -> MutexGuard<'static, BTreeSet<u16>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends every process of lab `number`, and takes away its namespaces, mounts, cgroups and folder.
