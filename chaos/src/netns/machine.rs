@@ -161,8 +161,9 @@ impl Machine {
         let log: File = log.map_err(LabError::io("opening the peer's log"))?;
         let errors = log.try_clone().map_err(LabError::io("opening the peer's log"))?;
         let mut command = self.inside(&self.binaries.rialtod);
-        // What a person has set for peers of his own must not reach those of the lab.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RIALTO_")) {
+        // What a person has set for peers of his own must not reach those of the lab; how much they say may.
+        let ours = |name: &str| name.starts_with("RIALTO_") && name != "RIALTO_LOG";
+        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         let (dns, dns_port) = self.dns();
