@@ -70,6 +70,7 @@ pub struct Brain {
     /// Documents that are open in memory, the longest ago used first.
     open: std::collections::VecDeque<AppId>,
     pub(crate) members: Membership,
+    links: members::Links,
     spread: spread::Spread,
     pub(crate) bidder: Bidder,
     machine: machine::Own,
@@ -110,6 +111,7 @@ impl Brain {
             documents: BTreeMap::new(),
             open: Default::default(),
             members,
+            links: members::Links::default(),
             spread,
             bidder: Bidder::default(),
             machine: machine::Own::default(),
