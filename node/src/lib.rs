@@ -1,2 +1,6 @@
 //! Runs the protocol on a real machine: the driver and its adapters.
+
+pub mod config;
+pub mod events;
 pub mod handle;
+pub mod store;
