@@ -1,6 +1,7 @@
 //! Runs the protocol on a real machine: the driver and its adapters.
 
 pub mod config;
+pub mod driver;
 pub mod events;
 pub mod handle;
 pub mod store;
