@@ -4,4 +4,7 @@ pub mod config;
 pub mod driver;
 pub mod events;
 pub mod handle;
+pub mod machine;
+pub mod peer;
+pub mod signals;
 pub mod store;
