@@ -60,6 +60,9 @@ pub struct Config {
     pub minority_hold_ms: Option<u64>,
     /// End the tasks with the peer.
     pub stop_tasks: bool,
+    /// `--stop-tasks` stood on the command line: where a peer has the data folder already, it is
+    /// that peer and its tasks that are to end.
+    pub stop_other: bool,
 }
 
 /// What the process finds around it: passed in, so that tests need not change it.
@@ -74,13 +77,14 @@ impl Config {
     /// Reads flags, variables and file. `args` begins with the program's name.
     pub fn read(args: &[String], around: &Surroundings<'_>) -> Result<Config, ConfigError> {
         let flags = Flags::try_parse_from(args)?.layer;
+        let stop_other = flags.stop_tasks.is_some();
         let variables = Layer::of_variables(around.variable)?;
         let early = flags.or(variables);
         let file = match &early.config {
             Some(path) => Layer::of_file(path, true)?,
             None => Layer::of_file(&default_config(around), false)?,
         };
-        early.or(file).resolve(around)
+        Ok(Config { stop_other, ..early.or(file).resolve(around)? })
     }
 }
 
@@ -107,7 +111,9 @@ Examples:
   rialtod --data /srv/a --name a --listen 10.0.0.1:7400 --advertise 192.0.2.1
                                              be reached through another address
   rialtod --api 10.0.0.1:7401                serve the API by TCP too, with DATA/api-token
-  rialtod --cpus 2 --memory 4g --label zone=a --dns none";
+  rialtod --cpus 2 --memory 4g --label zone=a --dns none
+  rialtod --stop-tasks                       if a peer has the data folder: end it and its tasks;
+                                             else start one that ends its tasks when it is stopped";
 
 /// The command, for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -141,6 +147,7 @@ impl Layer {
             executor: self.executor.unwrap_or(ExecutorKind::Container),
             minority_hold_ms: self.minority_hold.map_or(Some(60_000), |hold| hold.0),
             stop_tasks: self.stop_tasks.unwrap_or(false),
+            stop_other: false,
             data,
         })
     }

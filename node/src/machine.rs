@@ -104,13 +104,11 @@ pub struct Load {
 impl Load {
     /// Thousandths of a core in use since the last look; 0 at the first.
     pub fn look(&mut self) -> u64 {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-        let seen = fs::read_to_string("/proc/stat").ok().and_then(|stat| ticks(&stat));
-        let (Some((busy, all)), Some((busy_before, all_before))) = (seen, self.last) else {
-            self.last = seen;
-            return 0;
-        };
-        self.last = seen;
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let cores = stat.lines().filter(|line| line.starts_with("cpu")).count().saturating_sub(1) as u64;
+        let seen = ticks(&stat);
+        let before = std::mem::replace(&mut self.last, seen);
+        let (Some((busy, all)), Some((busy_before, all_before))) = (seen, before) else { return 0 };
         match all.saturating_sub(all_before) {
             0 => 0,
             passed => busy.saturating_sub(busy_before) * cores * 1_000 / passed,
