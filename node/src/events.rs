@@ -4,12 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rialto_protocol::effect::Note;
-use tokio::sync::broadcast;
+use tokio::sync::watch;
 
 /// Events that are remembered; the oldest goes first.
 pub const EVENTS_MAX: usize = 10_000;
-/// Events that a slow follower may be behind before it must read from the memory again.
-const FOLLOWER_LAG_MAX: usize = 256;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub struct LoggedEvent {
 #[derive(Clone, Debug)]
 pub struct EventLog {
     ring: Arc<Mutex<Ring>>,
-    news: broadcast::Sender<Arc<LoggedEvent>>,
+    last: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +38,7 @@ struct Ring {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { ring: Arc::default(), news: broadcast::Sender::new(FOLLOWER_LAG_MAX) }
+        Self { ring: Arc::default(), last: watch::Sender::new(0) }
     }
 }
 
@@ -54,9 +52,9 @@ impl EventLog {
         if ring.events.len() == EVENTS_MAX {
             ring.events.pop_front();
         }
-        ring.events.push_back(event.clone());
-        // Sent under the lock, so that followers see rising numbers. Nobody listening is no error.
-        let _ = self.news.send(event);
+        ring.events.push_back(event);
+        // Told under the lock, so that the number never falls.
+        self.last.send_replace(ring.last);
     }
 
     /// The remembered events with a number above `after`, oldest first; of more than `most` the newest.
@@ -67,10 +65,10 @@ impl EventLog {
         ring.events.range(first..).cloned().collect()
     }
 
-    /// Everything that happens from now on. A follower that was told of a lag asks
-    /// [`EventLog::after`] for what it missed.
-    pub fn follow(&self) -> broadcast::Receiver<Arc<LoggedEvent>> {
-        self.news.subscribe()
+    /// The number of the newest event: a follower waits for it to rise, and asks
+    /// [`EventLog::after`] for what it has not seen.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
     }
 }
 
@@ -85,12 +83,11 @@ mod tests {
     #[test]
     fn the_oldest_goes_first_and_numbers_rise() {
         let log = EventLog::default();
-        let mut follower = log.follow();
+        let follower = log.changes();
         (1..=EVENTS_MAX + 5).for_each(|n| log.push(note(n), n as u64));
         let all = log.after(0, usize::MAX);
         assert_eq!((all.len(), all[0].id), (EVENTS_MAX, 6));
         assert_eq!(log.after(EVENTS_MAX as u64, 3).iter().map(|e| e.id % 10).collect::<Vec<_>>(), [3, 4, 5]);
-        assert!(follower.try_recv().is_err(), "a follower that far behind is told of its lag");
-        assert_eq!(follower.try_recv().unwrap().id, (EVENTS_MAX + 5 - FOLLOWER_LAG_MAX + 1) as u64);
+        assert_eq!(*follower.borrow(), EVENTS_MAX as u64 + 5);
     }
 }
