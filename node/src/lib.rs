@@ -1,6 +1,8 @@
 //! Runs the protocol on a real machine: the driver and its adapters.
 
+pub mod api;
 pub mod config;
+pub mod dns;
 pub mod driver;
 pub mod events;
 pub mod handle;
