@@ -9,6 +9,8 @@ pub mod ledger;
 pub mod market;
 pub mod membership;
 pub mod model;
+pub mod rfc3339;
+pub mod steward;
 pub mod view;
 pub mod wire;
 

@@ -1,10 +1,22 @@
 //! What a peer believes, in the shapes that people, DNS and the API read.
 
-use crate::api::{App, ImageRow, MachineRow, Status, TaskRow};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::{App, ImageRow, MachineRow, PortRow, Status, TaskRow};
 use crate::brain::Brain;
 use crate::event::Now;
-use crate::ids::{ClaimId, PeerId};
-use crate::model::PortBinding;
+use crate::ids::{AppId, ClaimId, PeerId};
+use crate::ledger::Document;
+use crate::ledger::readings::ClaimEntry;
+use crate::membership::{Held, State};
+use crate::model::resources::{CPU_MILLIS, MEMORY_BYTES};
+use crate::model::{AppSpec, ClaimState, Executor, Outcome, PortBinding};
+use crate::rfc3339::rfc3339;
+
+/// How many finished tasks are shown unless all are asked for.
+const FINISHED_SHOWN: usize = 100;
+/// Finished tasks are shown so long at most, ms.
+const FINISHED_MS: u64 = 3_600_000;
 
 /// A read-only look at a brain at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -44,58 +56,427 @@ pub struct ClaimAt {
     pub row: TaskRow,
 }
 
+impl TaskFilter {
+    fn takes(&self, app: &str, service: &str, slot: &str) -> bool {
+        let is = |wanted: &Option<String>, held: &str| wanted.as_deref().is_none_or(|wanted| wanted == held);
+        is(&self.app, app) && is(&self.service, service) && is(&self.slot, slot)
+    }
+}
+
 impl View<'_> {
     /// Machines held for alive, this one included.
     pub fn members_seen(&self) -> u32 {
-        0
+        self.brain.members.live_count() as u32
     }
+
     /// Rows for `ps`: live tasks, pending slots, and the last 100 finished. Sorted by task.
-    pub fn tasks(&self, _filter: &TaskFilter) -> Vec<TaskRow> {
-        Vec::new()
+    pub fn tasks(&self, filter: &TaskFilter) -> Vec<TaskRow> {
+        let mut live = Vec::new();
+        let mut finished: Vec<(u64, TaskRow)> = Vec::new();
+        let mut shown: BTreeSet<(AppId, String, String)> = BTreeSet::new();
+        for entry in self.brain.readings.all_claims() {
+            let task = &entry.claim.task;
+            if !filter.takes(&task.app.name, &task.service, &task.slot) {
+                continue;
+            }
+            let row = self.claim_row(entry);
+            if entry.claim.state.has_ended() {
+                finished.push((entry.claim.ended_at.unwrap_or(0), row));
+            } else {
+                live.push(row);
+                shown.insert((task.app.clone(), task.service.clone(), task.slot.clone()));
+            }
+        }
+        for (app, document) in self.living() {
+            for (name, service) in &document.spec.services {
+                let revision = service.revision();
+                let outcomes = document.outcomes.get(name);
+                let reasons = self.reasons(app, name);
+                for slot in (1..=service.replicas).map(|slot| slot.to_string()) {
+                    let key = (app.clone(), name.clone(), slot);
+                    if !filter.takes(&app.name, name, &key.2) || shown.contains(&key) {
+                        continue;
+                    }
+                    let outcome = outcomes.and_then(|all| all.get(&key.2)).filter(|one| one.revision == revision);
+                    match outcome {
+                        Some(outcome) => self.add_outcome(app, name, outcome, &mut finished),
+                        None if !self.is_finished(app, name, &key.2, service) => {
+                            live.push(self.pending_row(app, name, &key.2, &reasons));
+                        }
+                        None => {}
+                    }
+                }
+            }
+        }
+        finished.sort_by(|(one, a), (two, b)| two.cmp(one).then_with(|| a.task.cmp(&b.task)));
+        if !filter.all {
+            finished.truncate(FINISHED_SHOWN);
+            let now = self.now.wall;
+            finished.retain(|(ended, _)| now.saturating_sub(*ended) < FINISHED_MS);
+        }
+        live.extend(finished.into_iter().map(|(_, row)| row));
+        live.sort_by_cached_key(|row| {
+            let slot = row.slot.parse::<u64>().unwrap_or(u64::MAX);
+            (row.app.clone(), row.service.clone(), slot, row.slot.clone(), std::cmp::Reverse(row.attempt))
+        });
+        live
     }
+
+    /// A claim that finishes its slot, though the document does not say so yet.
+    fn is_finished(&self, app: &AppId, service: &str, slot: &str, spec: &crate::model::ServiceSpec) -> bool {
+        let entries = self.brain.readings.slots(app, service).and_then(|slots| slots.get(slot));
+        let revision = spec.revision();
+        entries.into_iter().flatten().any(|entry| {
+            let claim = &entry.claim;
+            claim.state == ClaimState::Exited && claim.revision == revision && spec.finishes(claim.exit_code)
+        })
+    }
+
+    /// An outcome whose claim is forgotten, or was never seen to end, has a row of its own; one
+    /// whose claim is shown says only that the task was lost.
+    fn add_outcome(&self, app: &AppId, service: &str, outcome: &Outcome, finished: &mut Vec<(u64, TaskRow)>) {
+        let task = format!("{}.{service}.{}", app.name, outcome.slot);
+        if finished.iter().any(|(_, row)| row.task == task && row.attempt == outcome.attempt) {
+            return;
+        }
+        let mut row = self.row(app, service, &outcome.slot);
+        row.machine = outcome.machine.map(|peer| self.brain.machine_name(&peer));
+        row.state = if outcome.exit_code.is_some() { "exited" } else { "failed" }.into();
+        row.attempt = outcome.attempt;
+        row.exit_code = outcome.exit_code;
+        row.lost = outcome.lost;
+        row.reason = if outcome.lost { Some("its machine was lost".into()) } else { outcome.reason.clone() };
+        row.ended_at = outcome.ended_at.map(rfc3339);
+        finished.push((outcome.ended_at.unwrap_or(self.now.wall), row));
+    }
+
+    fn row(&self, app: &AppId, service: &str, slot: &str) -> TaskRow {
+        TaskRow {
+            task: format!("{}.{service}.{slot}", app.name),
+            app: app.name.clone(),
+            service: service.into(),
+            slot: slot.into(),
+            machine: None,
+            state: "pending".into(),
+            address: None,
+            ports: Vec::new(),
+            attempt: 0,
+            started_at: None,
+            exit_code: None,
+            claim: None,
+            reason: None,
+            oom_killed: false,
+            lost: false,
+            accepted_at: None,
+            ended_at: None,
+        }
+    }
+
+    fn pending_row(&self, app: &AppId, service: &str, slot: &str, reasons: &[String]) -> TaskRow {
+        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        TaskRow { reason, ..self.row(app, service, slot) }
+    }
+
+    fn claim_row(&self, entry: &ClaimEntry) -> TaskRow {
+        let claim = &entry.claim;
+        let task = &claim.task;
+        let ports = claim.ports.iter().map(|port| PortRow {
+            name: port.name.clone(),
+            host: port.host,
+            container: port.container,
+            protocol: port.protocol.clone(),
+        });
+        TaskRow {
+            machine: Some(self.brain.machine_name(&entry.owner)),
+            state: claim.state.word().into(),
+            address: self.brain.address_of(&entry.owner),
+            ports: ports.collect(),
+            attempt: claim.attempt,
+            started_at: claim.started_at.map(rfc3339),
+            exit_code: claim.exit_code,
+            claim: Some(claim.id.hex()),
+            reason: claim.reason.clone().or_else(|| self.absence(entry)),
+            oom_killed: claim.oom_killed,
+            accepted_at: Some(rfc3339(claim.accepted_at)),
+            ended_at: claim.ended_at.map(rfc3339),
+            ..self.row(&task.app, &task.service, &task.slot)
+        }
+    }
+
+    /// What people should know of a task on a machine that is not heard.
+    fn absence(&self, entry: &ClaimEntry) -> Option<String> {
+        if entry.claim.state.has_ended() {
+            return None;
+        }
+        match self.brain.members.state(&entry.owner) {
+            State::Alive => None,
+            State::Suspect => Some("its machine does not answer".into()),
+            State::Down | State::Left => Some("its machine is down".into()),
+        }
+    }
+
+    fn reasons(&self, app: &AppId, service: &str) -> Vec<String> {
+        let steward = self.brain.steward_of(app);
+        let all = self.brain.readings.stewardships.get(app);
+        let record = all.and_then(|all| steward.and_then(|peer| all.get(&peer)).or_else(|| all.values().next()));
+        let pending = record.and_then(|record| record.pending.iter().find(|pending| pending.service == service));
+        pending.map(|pending| pending.reasons.clone()).unwrap_or_default()
+    }
+
+    fn living(&self) -> impl Iterator<Item = (&AppId, &Document)> {
+        self.brain.documents.iter().filter(|(_, document)| !document.deleted && !document.is_empty())
+    }
+
     /// Sentences about what is held back.
     pub fn remarks(&self) -> Vec<String> {
-        Vec::new()
+        let Some(Held { sees, of, until_ms }) = self.brain.members.held(self.now) else { return Vec::new() };
+        let held = self.held_back();
+        let time = match until_ms {
+            Some(until) => format!("for {} s", until.saturating_sub(self.now.ms).div_ceil(1000)),
+            None => "until more machines are seen".into(),
+        };
+        vec![format!("holding back {held} replacements {time}: sees {sees} of {of}")]
     }
+
+    /// Live claims on machines that are down, whose replacing the gate holds back.
+    fn held_back(&self) -> u32 {
+        if self.brain.members.held(self.now).is_none() {
+            return 0;
+        }
+        let down = |entry: &&ClaimEntry| {
+            !entry.claim.state.has_ended() && self.brain.members.state(&entry.owner) == State::Down
+        };
+        let gone = self.brain.readings.all_claims().filter(down).count() as u32;
+        gone.max(self.brain.stewards.held())
+    }
+
     /// Claims of a task (`app.service.slot`), of a service (`app.service`), of an app (`app`), or
     /// by the claim's own hexadecimal id or a unique beginning of 8 digits; newest attempt first.
-    pub fn claims(&self, _name: &str) -> Vec<ClaimAt> {
-        Vec::new()
+    pub fn claims(&self, name: &str) -> Vec<ClaimAt> {
+        let mut parts = name.splitn(3, '.');
+        let (app, service, slot) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+        let by_name = |entry: &&ClaimEntry| {
+            let task = &entry.claim.task;
+            task.app.name == app
+                && service.is_none_or(|service| task.service == service)
+                && slot.is_none_or(|slot| task.slot == slot)
+        };
+        let mut found: Vec<&ClaimEntry> = self.brain.readings.all_claims().filter(by_name).collect();
+        if found.is_empty() && name.len() >= 8 {
+            found = self.brain.readings.all_claims().filter(|entry| entry.claim.id.hex().starts_with(name)).collect();
+            if found.len() > 1 {
+                found.clear();
+            }
+        }
+        found.sort_by_key(|entry| {
+            let claim = &entry.claim;
+            (std::cmp::Reverse((claim.task.app.generation, claim.attempt, claim.accepted_at)), entry.owner)
+        });
+        let at = |entry: &ClaimEntry| ClaimAt {
+            claim: entry.claim.id,
+            owner: entry.owner,
+            owner_name: self.brain.machine_name(&entry.owner),
+            reachable: matches!(self.brain.members.state(&entry.owner), State::Alive | State::Suspect),
+            row: self.claim_row(entry),
+        };
+        found.into_iter().map(at).collect()
     }
+
+    /// Every machine that is known, by name.
     pub fn machines(&self) -> Vec<MachineRow> {
-        Vec::new()
+        let mut rows: Vec<MachineRow> =
+            self.brain.readings.machines.keys().filter_map(|peer| self.machine_row(peer)).collect();
+        rows.sort_by(|one, two| (&one.name, &one.id).cmp(&(&two.name, &two.id)));
+        rows
     }
-    /// A machine by name, by identity, or by a unique beginning of the identity.
-    pub fn machine(&self, _name: &str) -> Option<(PeerId, MachineRow)> {
-        None
+
+    fn machine_row(&self, peer: &PeerId) -> Option<MachineRow> {
+        let machine = self.brain.readings.machines.get(peer)?;
+        let used = self.brain.readings.used(peer);
+        let reason = match &machine.executor {
+            Executor::None(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        let state = match self.brain.members.state(peer) {
+            State::Left => "left",
+            State::Down => "down",
+            State::Suspect => "suspect",
+            State::Alive if reason.is_some() => "no-executor",
+            State::Alive if machine.draining => "draining",
+            State::Alive => "alive",
+        };
+        Some(MachineRow {
+            name: machine.name.clone(),
+            id: peer.hex(),
+            state: state.into(),
+            address: machine.addresses.first().cloned(),
+            cpu_millis: machine.capacity.get(CPU_MILLIS),
+            memory_bytes: machine.capacity.get(MEMORY_BYTES),
+            cpu_millis_free: machine.capacity.free(&used, CPU_MILLIS),
+            memory_bytes_free: machine.capacity.free(&used, MEMORY_BYTES),
+            labels: machine.labels.clone(),
+            version: machine.version.clone(),
+            age_seconds: self.now.wall.saturating_sub(machine.life_since) / 1000,
+            reason,
+            this: *peer == self.brain.me,
+        })
     }
+
+    /// A machine by name, by identity, or by a unique beginning of the identity. Of several of one
+    /// name the one that lives is meant.
+    pub fn machine(&self, name: &str) -> Option<(PeerId, MachineRow)> {
+        let machines = &self.brain.readings.machines;
+        let rank = |peer: &PeerId| (self.brain.members.state(peer), *peer);
+        let named = machines.iter().filter(|(_, machine)| machine.name == name).map(|(peer, _)| *peer);
+        let peer = named.min_by_key(rank).or_else(|| {
+            let mut by_id = machines.keys().filter(|peer| name.len() >= 6 && peer.hex().starts_with(name));
+            by_id.next().copied().filter(|_| by_id.next().is_none())
+        })?;
+        Some((peer, self.machine_row(&peer)?))
+    }
+
+    /// The cluster as this peer sees it. Warnings and counts of bad input are the driver's to add.
     pub fn status(&self) -> Status {
-        unimplemented!()
+        let held = self.brain.members.held(self.now);
+        let claims = self.brain.readings.all_claims();
+        let running = claims.filter(|entry| entry.claim.state == ClaimState::Running && self.absence(entry).is_none());
+        let until = held.and_then(|held| held.until_ms).map(|until| until.saturating_sub(self.now.ms));
+        Status {
+            cluster_id: self.brain.config.cluster.hex(),
+            machine: self.brain.machine_name(&self.brain.me),
+            version: self.brain.readings.machines.get(&self.brain.me).map_or(String::new(), |m| m.version.clone()),
+            machines_alive: self.members_seen(),
+            machines_known: self.brain.members.known_count() as u32,
+            tasks_running: running.count() as u32,
+            tasks_pending: self.pending(),
+            holding_back: self.held_back(),
+            holding_back_ms: until,
+            warnings: self.remarks(),
+            refused: BTreeMap::new(),
+        }
     }
+
+    /// Slots that are wanted, not finished, and that no live claim holds.
+    fn pending(&self) -> u32 {
+        let mut pending = 0;
+        for (app, document) in self.living() {
+            for (name, service) in &document.spec.services {
+                let revision = service.revision();
+                let slots = self.brain.readings.slots(app, name);
+                let outcomes = document.outcomes.get(name);
+                pending += (1..=service.replicas)
+                    .map(|slot| slot.to_string())
+                    .filter(|slot| {
+                        let claims = slots.and_then(|slots| slots.get(slot));
+                        let held = claims.into_iter().flatten().any(|entry| !entry.claim.state.has_ended());
+                        let outcome = outcomes.and_then(|all| all.get(slot));
+                        let done = outcome.is_some_and(|outcome| outcome.revision == revision);
+                        !held && !done && !self.is_finished(app, name, slot, service)
+                    })
+                    .count() as u32;
+            }
+        }
+        pending
+    }
+
+    /// Every app that lives.
     pub fn apps(&self) -> Vec<App> {
-        Vec::new()
+        self.living().map(|(app, document)| self.app_row(app, document)).collect()
     }
-    pub fn app(&self, _name: &str) -> Option<App> {
-        None
+
+    /// One app that lives.
+    pub fn app(&self, name: &str) -> Option<App> {
+        let app = self.brain.app_named(name)?;
+        Some(self.app_row(app, self.brain.documents.get(app)?))
     }
+
+    fn app_row(&self, app: &AppId, document: &Document) -> App {
+        App {
+            app: app.name.clone(),
+            generation: app.generation,
+            spec: AppSpec::clone(&document.spec),
+            steward: self.brain.steward_of(app).map(|peer| self.brain.machine_name(&peer)),
+        }
+    }
+
     /// The images that live machines have, under a name each.
     pub fn images(&self) -> Vec<ImageRow> {
-        Vec::new()
+        let mut rows: BTreeMap<(String, String), ImageRow> = BTreeMap::new();
+        for (name, machines) in &self.brain.readings.images {
+            for (peer, image) in machines {
+                if self.brain.members.state(peer) > State::Suspect {
+                    continue;
+                }
+                let row = rows.entry((name.clone(), image.digest.clone())).or_insert_with(|| ImageRow {
+                    name: name.clone(),
+                    digest: image.digest.clone(),
+                    bytes: image.bytes,
+                    machines: Vec::new(),
+                });
+                row.machines.push(self.brain.machine_name(peer));
+            }
+        }
+        rows.into_values().collect()
     }
-    /// The dimension, by service, in which no known machine could ever hold a task of this app.
-    pub fn unplaceable(&self, _spec: &crate::model::AppSpec) -> Option<String> {
+
+    /// The service and dimension in which no machine that is known could ever hold a task of this app.
+    pub fn unplaceable(&self, spec: &AppSpec) -> Option<String> {
+        let machines = || {
+            let known = self.brain.readings.machines.iter();
+            known.filter(|(_, machine)| !matches!(machine.executor, Executor::None(_))).map(|(_, machine)| machine)
+        };
+        for (name, service) in &spec.services {
+            let need = service.need();
+            let lacking: Vec<Option<String>> =
+                machines().map(|machine| machine.capacity.lacks(&Default::default(), &need)).collect();
+            if lacking.iter().any(Option::is_none) {
+                continue;
+            }
+            return Some(match lacking.into_iter().flatten().next() {
+                Some(dimension) => {
+                    let most = machines().map(|machine| machine.capacity.get(&dimension)).max().unwrap_or(0);
+                    format!("{name} needs {} of {dimension}, and the largest machine has {most}", need.get(&dimension))
+                }
+                None => format!("{name} needs a machine that runs tasks, and there is none"),
+            });
+        }
         None
     }
-    /// The tasks of a service that DNS names: `None` where there is no such service.
-    pub fn endpoints(&self, _app: &str, _service: &str) -> Option<Vec<Endpoint>> {
-        None
+
+    /// The tasks of a service that DNS names: `None` where there is no such service. A suspect's
+    /// tasks are named only while no others are.
+    pub fn endpoints(&self, app: &str, service: &str) -> Option<Vec<Endpoint>> {
+        let app = self.brain.app_named(app)?;
+        self.brain.documents.get(app)?.spec.services.get(service)?;
+        let mut sure = Vec::new();
+        let mut doubtful = Vec::new();
+        for entry in self.brain.readings.slots(app, service).into_iter().flat_map(|slots| slots.values()).flatten() {
+            let claim = &entry.claim;
+            if claim.state != ClaimState::Running || claim.healthy == Some(false) {
+                continue;
+            }
+            let Some(address) = self.brain.address_of(&entry.owner) else { continue };
+            let machine = self.brain.machine_name(&entry.owner);
+            let endpoint = Endpoint { task: claim.task.to_string(), machine, address, ports: claim.ports.clone() };
+            match self.brain.members.state(&entry.owner) {
+                State::Alive => sure.push(endpoint),
+                State::Suspect => doubtful.push(endpoint),
+                State::Down | State::Left => {}
+            }
+        }
+        Some(if sure.is_empty() { doubtful } else { sure })
     }
+
     /// The address of a machine that DNS names; `None` where there is no such machine or it is down.
-    pub fn machine_address(&self, _name: &str) -> Option<String> {
-        None
+    pub fn machine_address(&self, name: &str) -> Option<String> {
+        let (peer, row) = self.machine(name)?;
+        (row.name == name && self.brain.members.state(&peer) <= State::Suspect)
+            .then(|| self.brain.address_of(&peer))
+            .flatten()
     }
+
     /// The addresses (`IP:PORT`) of a peer, for the mesh.
-    pub fn addresses(&self, _peer: &PeerId) -> Vec<String> {
-        Vec::new()
+    pub fn addresses(&self, peer: &PeerId) -> Vec<String> {
+        self.brain.addresses(peer)
     }
 }

@@ -30,10 +30,9 @@ pub enum Message {
     Compare {
         sum: u64,
     },
-    /// Everything that the sender holds, by owner; `answer`: it would like the same back.
+    /// Everything that the sender holds, by owner: what it lacks is sent back, what it has more of is pulled.
     Digest {
         owners: Vec<(PeerId, u64)>,
-        answer: bool,
     },
     /// Asks for everything after a number, owner by owner.
     Pull {
@@ -111,8 +110,9 @@ pub struct Records {
     pub owner: PeerId,
     pub after: u64,
     pub through: u64,
-    /// The asker is below the owner's floor: of the numbers in the range it keeps only these.
-    pub replaces: bool,
+    /// Not 0: the asker was below the owner's floor, which this is, and of the numbers in the
+    /// range it keeps only these records.
+    pub replaces_below: u64,
     pub records: Vec<Arc<Stored>>,
     /// There are more after `through`.
     pub more: bool,

@@ -1,1 +1,6 @@
+//! The market: a steward asks, machines reserve and bid, the steward awards, the winner claims.
+//! Gossip decides whom to ask; live bids decide who gets it.
+
+pub mod auction;
+pub mod bidder;
 pub mod wire;

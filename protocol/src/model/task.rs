@@ -129,6 +129,8 @@ pub struct TaskSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     pub slot: String,
+    /// Of the service when it ran: a changed service runs again.
+    pub revision: u64,
     pub attempt: u32,
     /// `None`: it never ran, or its machine was lost.
     pub exit_code: Option<i32>,

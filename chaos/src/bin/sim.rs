@@ -1,0 +1,129 @@
+//! `sim`: runs seeds of the simulator, on every core.
+//!
+//! A failing seed is printed as `SEED=n` with what broke; `SEED=n sim` or `sim --seeds n..n` replays
+//! it exactly, and with `--trace` tells the whole story.
+
+use std::cell::RefCell;
+use std::ops::RangeInclusive;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use rialto_chaos::sim::{Outcome, Scenario, Settings, run};
+
+#[derive(Parser)]
+#[command(about = "Runs Rialto's brain in a virtual world, and breaks it", version)]
+struct Args {
+    /// The seeds, both ends included: 1..200, or one.
+    #[arg(long, default_value = "1..200", value_parser = parse_seeds)]
+    seeds: RangeInclusive<u64>,
+    /// The seed to replay; it goes before --seeds.
+    #[arg(long, env = "SEED", hide = true)]
+    seed: Option<u64>,
+    /// How many machines.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    peers: u16,
+    /// A story instead of what the seed draws: calm, rack, rolling-restart, six-of-ten, split, two-of-three.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Prints everything that happens.
+    #[arg(long)]
+    trace: bool,
+    /// Prints a line for each seed.
+    #[arg(long)]
+    verbose: bool,
+    /// Prints no more of a failing seed than this many broken promises.
+    #[arg(long, default_value_t = 5)]
+    broken: usize,
+}
+
+fn parse_seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    let (first, last) = match text.split_once("..") {
+        Some((first, last)) => (number(first)?, number(last.trim_start_matches('='))?),
+        None => (number(text)?, number(text)?),
+    };
+    if first > last { Err(format!("{first} is beyond {last}")) } else { Ok(first..=last) }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    let scenario = args.scenario.as_deref().map(Scenario::named).transpose()?;
+    let machines = scenario.as_ref().and_then(|scenario| scenario.peers).unwrap_or(usize::from(args.peers));
+    let seeds = args.seed.map_or(args.seeds.clone(), |seed| seed..=seed);
+    let single = seeds.start() == seeds.end();
+    if single {
+        println!("SEED={}", seeds.start());
+    }
+    // A panic is told with its seed, below.
+    panic::set_hook(Box::new(|info| LAST_PANIC.set(info.to_string())));
+    let began = Instant::now();
+    let next = AtomicU64::new(*seeds.start());
+    let (failed, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let threads = if single { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > *seeds.end() {
+                        return;
+                    }
+                    over.fetch_or(seed == u64::MAX, Ordering::Relaxed);
+                    let settings =
+                        Settings { seed, machines, scenario: scenario.clone(), trace: args.trace, plant: None };
+                    let began = Instant::now();
+                    let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(&settings)));
+                    let took = began.elapsed().as_secs_f64();
+                    let fine = outcome.as_ref().is_ok_and(|outcome| outcome.violations.is_empty());
+                    failed.fetch_add(u64::from(!fine), Ordering::Relaxed);
+                    if !fine || single || args.verbose {
+                        tell(seed, single, &outcome.map_err(drop), took, args.broken);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    let count = seeds.end() - seeds.start() + 1;
+    eprintln!("{machines} machines, {:.1} s", began.elapsed().as_secs_f64());
+    println!("seeds={count} failed={failed}");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+thread_local! {
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Prints what came of a seed, in one piece.
+fn tell(seed: u64, single: bool, outcome: &Result<Outcome, ()>, took: f64, broken_max: usize) {
+    let mut text = if single { String::new() } else { format!("SEED={seed}\n") };
+    match outcome {
+        Err(()) => {
+            text += &format!("  panicked: {}\n", LAST_PANIC.take());
+        }
+        Ok(outcome) => {
+            let counts = &outcome.counts;
+            let settled = outcome.settled_ms.map_or("never".into(), |ms| format!("after {:.1} s", ms as f64 / 1e3));
+            text += &format!(
+                "  {:.1} s of virtual time in {took:.2} s, {} happenings, {} messages, {} commits, {} containers, \
+                 {} of {} wishes acknowledged, settled {settled}, refused {:?}, trace {:016x}\n",
+                outcome.lasted_ms as f64 / 1e3,
+                counts.happenings,
+                counts.messages,
+                counts.commits,
+                counts.containers,
+                outcome.wishes.1,
+                outcome.wishes.0,
+                counts.refused,
+                outcome.trace_hash,
+            );
+            for broken in outcome.violations.iter().take(broken_max) {
+                text += &format!("  {} at {} ms: {}\n", broken.promise, broken.at_ms, broken.text);
+            }
+        }
+    }
+    print!("{text}");
+}

@@ -1,0 +1,75 @@
+//! What has run, where and how often: the ground truth that P4 is judged by.
+
+use std::collections::BTreeMap;
+
+use rialto_protocol::ids::{ClaimId, TaskId};
+
+/// One container's life.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub claim: ClaimId,
+    pub machine: usize,
+    pub attempt: u32,
+    pub made_ms: u64,
+    /// When it ended, and with which code; no code: it went with its machine.
+    pub ended: Option<(u64, Option<i32>)>,
+}
+
+/// Every container that was ever made.
+#[derive(Debug, Default)]
+pub struct History {
+    runs: BTreeMap<TaskId, Vec<Run>>,
+    tasks: BTreeMap<ClaimId, TaskId>,
+    made: u64,
+}
+
+impl History {
+    /// A container has been made; a claim has one at most, ever.
+    pub fn made(
+        &mut self,
+        at_ms: u64,
+        machine: usize,
+        claim: ClaimId,
+        task: TaskId,
+        attempt: u32,
+    ) -> Result<(), String> {
+        self.made += 1;
+        if let Some(other) = self.tasks.insert(claim, task.clone()) {
+            return Err(format!("m{machine} makes a second container for a claim of {other}"));
+        }
+        self.runs.entry(task).or_default().push(Run { claim, machine, attempt, made_ms: at_ms, ended: None });
+        Ok(())
+    }
+
+    /// A container has ended with a code.
+    pub fn ended(&mut self, claim: ClaimId, at_ms: u64, code: i32) {
+        self.end(claim, at_ms, Some(code));
+    }
+
+    /// A container is gone with its machine.
+    pub fn vanished(&mut self, claim: ClaimId, at_ms: u64) {
+        self.end(claim, at_ms, None);
+    }
+
+    fn end(&mut self, claim: ClaimId, at_ms: u64, code: Option<i32>) {
+        let Some(runs) = self.tasks.get(&claim).and_then(|task| self.runs.get_mut(task)) else { return };
+        if let Some(run) = runs.iter_mut().find(|run| run.claim == claim) {
+            run.ended = Some((at_ms, code));
+        }
+    }
+
+    /// The runs of a task, oldest first.
+    pub fn of(&self, task: &TaskId) -> &[Run] {
+        self.runs.get(task).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every task that ever ran.
+    pub fn all(&self) -> impl Iterator<Item = (&TaskId, &[Run])> {
+        self.runs.iter().map(|(task, runs)| (task, runs.as_slice()))
+    }
+
+    /// How many containers were ever made.
+    pub fn count(&self) -> u64 {
+        self.made
+    }
+}

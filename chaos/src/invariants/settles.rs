@@ -1,0 +1,177 @@
+//! P4: ordinary work settles. When the faults are gone, exactly the wanted tasks run, once each;
+//! finished work is not run again; and everybody holds the same ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rialto_protocol::api::{App, TaskRow};
+use rialto_protocol::ids::{AppId, TaskId};
+use rialto_protocol::model::ServiceSpec;
+use rialto_protocol::view::{TaskFilter, View};
+
+use crate::sim::World;
+use crate::sim::executor::Phase;
+
+/// The most differences that are told.
+const DIFFERENCES_MAX: usize = 12;
+
+/// What a peer believes that people want.
+pub fn wanted(view: &View<'_>) -> Vec<App> {
+    let mut apps = view.apps();
+    for app in &mut apps {
+        // Who looks after an app is an opinion, not a wish.
+        app.steward = None;
+    }
+    apps
+}
+
+/// What is not as it should be: empty when everything has settled among the machines that run.
+/// `drained`: a machine that has to be empty.
+pub fn differences(world: &World, drained: Option<usize>) -> Vec<String> {
+    let up: Vec<usize> = (0..world.machines.len()).filter(|at| world.machines[*at].answers()).collect();
+    let Some(first) = up.first().copied() else { return vec!["nobody runs".into()] };
+    let mut found = beliefs(world, &up);
+    if found.is_empty() {
+        found = work(world, first);
+    }
+    if let Some(at) = drained
+        && found.is_empty()
+        && !world.machines[at].executor.live.is_empty()
+    {
+        found.push(format!("m{at} drains and still has {} containers", world.machines[at].executor.live.len()));
+    }
+    if found.is_empty() {
+        found = ledgers(world, &up);
+    }
+    found.truncate(DIFFERENCES_MAX);
+    found
+}
+
+fn look(world: &World, at: usize) -> Option<View<'_>> {
+    let machine = &world.machines[at];
+    machine.brain.as_ref().map(|brain| brain.view(machine.now(world.now_us)))
+}
+
+/// Everybody believes the same about what is wanted and what runs.
+fn beliefs(world: &World, up: &[usize]) -> Vec<String> {
+    let mut found = Vec::new();
+    let live =
+        |row: &TaskRow| (row.task.clone(), row.state.clone(), row.machine.clone(), row.claim.clone(), row.attempt);
+    let mut reference = None;
+    for at in up {
+        let Some(view) = look(world, *at) else { continue };
+        let seen = view.members_seen() as usize;
+        if seen != up.len() {
+            found.push(format!("m{at} sees {seen} members of {}", up.len()));
+        }
+        let apps = wanted(&view);
+        let rows: Vec<_> = view.tasks(&TaskFilter::default()).iter().map(live).collect();
+        match &reference {
+            None => reference = Some((apps, rows)),
+            Some((first_apps, first_rows)) => {
+                if let Some((one, other)) = first_difference(first_apps, &apps) {
+                    found.push(format!("m{} wants {one}, m{at} wants {other}", up[0]));
+                } else if let Some((one, other)) = first_difference(first_rows, &rows) {
+                    found.push(format!("m{} sees {one}, m{at} sees {other}", up[0]));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn first_difference<T: std::fmt::Debug + PartialEq>(one: &[T], other: &[T]) -> Option<(String, String)> {
+    let show = |item: Option<&T>| item.map_or("nothing".to_string(), |item| format!("{item:?}"));
+    let length = one.len().max(other.len());
+    (0..length).find(|n| one.get(*n) != other.get(*n)).map(|n| (show(one.get(n)), show(other.get(n))))
+}
+
+/// The containers on the machines are exactly those that are wanted.
+fn work(world: &World, reader: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    let Some(view) = look(world, reader) else { return found };
+    let mut live: BTreeMap<TaskId, Vec<(usize, Phase)>> = BTreeMap::new();
+    for (at, machine) in world.machines.iter().enumerate().filter(|(_, machine)| !machine.dead) {
+        for container in machine.executor.live.values() {
+            live.entry(container.spec.task.clone()).or_default().push((at, container.phase));
+        }
+    }
+    let rows: BTreeMap<String, TaskRow> = view
+        .tasks(&TaskFilter { all: true, ..TaskFilter::default() })
+        .into_iter()
+        .map(|row| (row.task.clone(), row))
+        .collect();
+    let mut expected = BTreeSet::new();
+    for app in wanted(&view) {
+        let id = AppId { namespace: "default".into(), name: app.app.clone(), generation: app.generation };
+        for (name, service) in &app.spec.services {
+            for slot in 1..=service.replicas {
+                let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
+                let containers = live.get(&task).map_or(&[][..], Vec::as_slice);
+                let wrong = if service.is_batch() {
+                    finished(world, &task, service, containers, rows.get(&task.to_string()))
+                } else {
+                    kept_up(containers)
+                };
+                found.extend(wrong.map(|what| format!("{task} (generation {}) {what}", id.generation)));
+                expected.insert(task);
+            }
+        }
+    }
+    for (task, containers) in live.iter().filter(|(task, _)| !expected.contains(task)) {
+        found.push(format!("{task} (generation {}) is not wanted and runs on {containers:?}", task.app.generation));
+    }
+    found
+}
+
+fn kept_up(containers: &[(usize, Phase)]) -> Option<String> {
+    match containers {
+        [(_, Phase::Running)] => None,
+        [] => Some("does not run".into()),
+        other => Some(format!("should run once and has {other:?}")),
+    }
+}
+
+fn finished(
+    world: &World,
+    task: &TaskId,
+    service: &ServiceSpec,
+    containers: &[(usize, Phase)],
+    row: Option<&TaskRow>,
+) -> Option<String> {
+    if !containers.is_empty() {
+        return Some(format!("is a batch and still has {containers:?}"));
+    }
+    let runs = world.promises.history.of(task);
+    let ended = |code: i32| runs.iter().any(|run| run.ended.is_some_and(|(_, ended)| ended == Some(code)));
+    let Some(row) = row else { return Some("is a batch and is not shown".into()) };
+    match row.exit_code {
+        Some(code) if service.finishes(Some(code)) && ended(code) => None,
+        Some(code) if service.finishes(Some(code)) => {
+            Some(format!("is shown as finished with {code}, and no run of it ended so"))
+        }
+        _ if row.state == "failed" && service.finishes(None) => None,
+        _ => Some(format!("is a batch and is shown as {} with {:?}", row.state, row.exit_code)),
+    }
+}
+
+/// Every disk holds the same records.
+fn ledgers(world: &World, up: &[usize]) -> Vec<String> {
+    let mut found = Vec::new();
+    let disk = |at: usize| world.machines[at].disk.records.iter().map(|(key, stored)| (key, stored.record.seq));
+    for at in &up[1..] {
+        if disk(up[0]).eq(disk(*at)) {
+            continue;
+        }
+        let one: BTreeSet<_> = disk(up[0]).collect();
+        let other: BTreeSet<_> = disk(*at).collect();
+        let name = |((owner, key), seq): &(&(rialto_protocol::ids::PeerId, _), u64)| {
+            let key: &rialto_protocol::ledger::record::RecordKey = key;
+            let owner = world.machine_of(owner).map_or("?".into(), |at| format!("m{at}"));
+            format!("{owner}'s {}:{}@{seq}", key.kind.name(), key.id)
+        };
+        let only_one: Vec<String> = one.difference(&other).take(3).map(name).collect();
+        let only_other: Vec<String> = other.difference(&one).take(3).map(name).collect();
+        found.push(format!("only m{} holds {only_one:?}, only m{at} holds {only_other:?}", up[0]));
+    }
+    found
+}

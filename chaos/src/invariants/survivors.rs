@@ -1,0 +1,43 @@
+//! P7: everything works on any surviving subset. A probe asks a survivor for one new task, and the
+//! task has to run in time.
+
+use rialto_protocol::ids::TaskId;
+
+use crate::sim::World;
+use crate::sim::executor::Phase;
+
+/// One task that was asked for at a survivor.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub app: String,
+    pub machine: usize,
+    pub asked_ms: u64,
+    pub due_ms: u64,
+}
+
+impl Probe {
+    /// Whether the task runs, or has run, on a machine that is up.
+    pub fn runs(&self, world: &World) -> bool {
+        let is_it = |task: &TaskId| task.app.name == self.app;
+        world
+            .machines
+            .iter()
+            .any(|machine| machine.executor.live.values().any(|c| is_it(&c.spec.task) && c.phase == Phase::Running))
+            || world
+                .promises
+                .history
+                .all()
+                .any(|(task, runs)| is_it(task) && runs.iter().any(|run| run.ended.is_some()))
+    }
+
+    /// Whether the time is up; a probe whose peer went down is void.
+    pub fn is_overdue(&self, world: &World) -> bool {
+        world.now_ms() >= self.due_ms
+    }
+
+    /// What is wrong.
+    pub fn complaint(&self) -> String {
+        let waited = self.due_ms - self.asked_ms;
+        format!("{} was asked for at m{} and does not run {waited} ms later", self.app, self.machine)
+    }
+}

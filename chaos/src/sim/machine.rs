@@ -1,0 +1,157 @@
+//! One virtual machine: its brain, its disk, its containers and its clock.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use rialto_protocol::event::Description;
+use rialto_protocol::ids::{ClusterId, PeerId};
+use rialto_protocol::ledger::record::Stored;
+use rialto_protocol::model::Resources;
+use rialto_protocol::model::machine::Executor;
+use rialto_protocol::{Brain, Config, Event, Now};
+
+use super::dice::Dice;
+use super::disk::Disk;
+use super::executor::VirtualExecutor;
+
+/// Wall clock at the beginning of the virtual world, ms since 1970.
+const EPOCH_MS: i64 = 1_750_000_000_000;
+
+/// Who asked a brain for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// The machine's own driver, which waits for nothing.
+    Driver,
+    /// A newcomer's invitation.
+    Invitation { newcomer: usize, secret_hash: [u8; 32], invitation: [u8; 16] },
+    /// A newcomer at `hello`.
+    Hello { newcomer: usize },
+    /// Somebody outside, under a ticket.
+    Outside(u64),
+}
+
+/// One machine.
+#[derive(Debug)]
+pub struct Machine {
+    pub id: PeerId,
+    pub name: String,
+    /// `None`: the daemon does not run.
+    pub brain: Option<Brain>,
+    /// Counts lives of the daemon: what was meant for an earlier one is dropped.
+    pub process: u64,
+    /// Counts lives of the machine: its containers belong to one.
+    pub boot: u64,
+    /// It is a member, with a chain of admissions.
+    pub joined: bool,
+    /// It will never come back.
+    pub dead: bool,
+    pub paused: bool,
+    /// What came while it was paused.
+    pub waiting: VecDeque<Event>,
+    pub wall_offset_ms: i64,
+    pub disk: Disk,
+    pub executor: VirtualExecutor,
+    /// The machines that may speak to this one.
+    pub members: BTreeSet<usize>,
+    /// The machines that this one keeps links with.
+    pub wants: BTreeSet<usize>,
+    pub capacity: Resources,
+    pub labels: BTreeMap<String, String>,
+    pub chain: Vec<Arc<Stored>>,
+    pub founding: Option<[u8; 16]>,
+    /// The commit that is under way: there is one at most.
+    pub commit: Option<u64>,
+    pub asked: BTreeMap<u64, Asker>,
+    pub next_request: u64,
+    /// When the machine was switched on, µs of the world: its monotonic clock counts from there.
+    pub booted_us: u64,
+    /// The deadline that a wake-up is scheduled for, ms of the daemon's clock.
+    pub armed: Option<u64>,
+    /// Wake-ups in a row within one millisecond.
+    pub spins: u32,
+    seed: u64,
+}
+
+impl Machine {
+    /// A machine that has never run.
+    pub fn new(seed: u64, at: usize, dice: &mut Dice) -> Self {
+        let gib = 1 << 30;
+        Self {
+            id: PeerId(dice.bytes()),
+            name: format!("m{at}"),
+            brain: None,
+            process: 0,
+            boot: 0,
+            joined: false,
+            dead: false,
+            paused: false,
+            waiting: VecDeque::new(),
+            wall_offset_ms: 0,
+            disk: Disk::default(),
+            executor: VirtualExecutor::new(seed, at),
+            members: BTreeSet::new(),
+            wants: BTreeSet::new(),
+            capacity: Resources::of(4_000, 8 * gib),
+            labels: BTreeMap::from([("rack".into(), format!("r{}", at % 3))]),
+            chain: Vec::new(),
+            founding: None,
+            commit: None,
+            asked: BTreeMap::new(),
+            next_request: 0,
+            booted_us: 0,
+            armed: None,
+            spins: 0,
+            seed: dice.number(),
+        }
+    }
+
+    /// Whether the daemon runs.
+    pub fn is_up(&self) -> bool {
+        self.brain.is_some()
+    }
+
+    /// Whether the daemon runs and answers.
+    pub fn answers(&self) -> bool {
+        self.is_up() && !self.paused
+    }
+
+    /// What this machine's clocks show at `world_us`.
+    pub fn now(&self, world_us: u64) -> Now {
+        Now { ms: world_us.saturating_sub(self.booted_us) / 1000, wall: self.wall(world_us) }
+    }
+
+    /// The wall clock, ms since 1970.
+    pub fn wall(&self, world_us: u64) -> u64 {
+        (EPOCH_MS + (world_us / 1000) as i64 + self.wall_offset_ms) as u64
+    }
+
+    /// The time of the world, µs, at which the daemon's clock shows `ms`.
+    pub fn world_us(&self, ms: u64) -> u64 {
+        self.booted_us + ms.saturating_mul(1000)
+    }
+
+    /// What the brain is made with.
+    pub fn config(&self, cluster: ClusterId, minority_hold_ms: Option<u64>) -> Config {
+        Config {
+            me: self.id,
+            cluster,
+            founding: self.founding,
+            chain: self.chain.clone(),
+            // Each life has other dice: a brain must not lean on drawing the same again.
+            seed: self.seed ^ self.process,
+            minority_hold_ms,
+        }
+    }
+
+    /// What the driver tells the brain about the machine.
+    pub fn description(&self) -> Description {
+        Description {
+            name: self.name.clone(),
+            addresses: vec![format!("10.0.0.{}:7400", self.name.trim_start_matches('m'))],
+            labels: self.labels.clone(),
+            capacity: self.capacity.clone(),
+            version: "0.1.0".into(),
+            executor: Executor::Null,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What the virtual driver does about each effect.
+
+use std::sync::Arc;
+
+use rialto_protocol::effect::{Local, StoreOp};
+use rialto_protocol::ids::{ClaimId, PeerId};
+use rialto_protocol::ledger::record::Draft;
+use rialto_protocol::wire::{self, Message};
+use rialto_protocol::{Effect, Event};
+
+use super::disk::{Then, Transaction};
+use super::executor::{Course, Todo};
+use super::machine::Asker;
+use super::network::Network;
+use super::world::{Answer, Happening, Plant, World};
+
+impl World {
+    pub(super) fn perform(&mut self, machine: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            if self.trace.print {
+                super::narrate::effect(&self.trace, self.now_us, &self.machines[machine].name, &effect);
+            }
+            match effect {
+                Effect::Send { to, message } => self.send(machine, &to, message),
+                Effect::Commit { commit, drafts, local } => self.commit(machine, commit, drafts, local),
+                Effect::Store { ops, token } => self.store(machine, ops, token),
+                Effect::SignVitals { vitals } => {
+                    let owner = self.machines[machine].id;
+                    let signature = self.signer.sign(&owner, &wire::vitals_to_sign(&owner, &vitals));
+                    self.tell_soon(machine, 50, Event::VitalsSigned { counter: vitals.counter, signature });
+                }
+                Effect::Links { peers } => self.wants(machine, peers.iter().map(|(peer, _)| *peer)),
+                Effect::Members { peers } => self.members(machine, peers.iter().map(|(peer, _)| *peer)),
+                Effect::Start { claim, spec } => self.start_container(machine, claim, spec),
+                Effect::Stop { claim, grace_ms } => {
+                    if self.plant != Some(Plant::IgnoreStops) {
+                        let todo = self.machines[machine].executor.stop(claim, grace_ms);
+                        self.container_todo(machine, claim, todo);
+                    }
+                }
+                Effect::Forget { claim } => self.machines[machine].executor.forget(claim),
+                Effect::Reply { request, reply } => match self.machines[machine].asked.remove(&request) {
+                    Some(Asker::Outside(ticket)) => self.answers.push_back(Answer { ticket, machine, reply }),
+                    Some(Asker::Driver) => {}
+                    Some(asker) => self.joining_answered(machine, asker, reply),
+                    None => {
+                        let text =
+                            format!("m{machine} answers request {request}, which nobody made or it has answered");
+                        self.promises.broken("brain", self.now_us / 1000, text);
+                    }
+                },
+                Effect::Report { peer, what } => {
+                    *self.counts.refused.entry(what.name()).or_default() += 1;
+                    self.promises.reported(
+                        self.now_us / 1000,
+                        machine,
+                        peer.and_then(|p| self.at.get(&p).copied()),
+                        what,
+                    );
+                }
+                Effect::Changed { .. } | Effect::Note { .. } => {}
+                Effect::Retire { reason } => {
+                    let text = format!("m{machine} retires though nobody else wrote in its name: {reason}");
+                    self.promises.broken("P3", self.now_us / 1000, text);
+                }
+            }
+        }
+    }
+
+    fn tell_soon(&mut self, machine: usize, mean_us: u64, event: Event) {
+        let process = self.machines[machine].process;
+        let at_us = self.now_us + 1 + self.dice.exponential(mean_us);
+        self.schedule(at_us, Happening::Tell { machine, process, event });
+    }
+
+    fn send(&mut self, from: usize, to: &PeerId, message: Message) {
+        self.counts.messages += 1;
+        let Some(to) = self.at.get(to).copied() else { return };
+        self.promises.sent(self.now_us / 1000, from, &message);
+        if from == to || !self.machines[to].is_up() || !self.network.open(from, to) {
+            return;
+        }
+        let pair = Network::pair(from, to);
+        let side = usize::from(from == pair.1);
+        let standing = self.network.links.get(&pair).is_some_and(|link| link.standing && link.told[side]);
+        // Without a standing link a connection is made, and a handshake needs both ways.
+        if !standing && !self.network.open_both(from, to) {
+            return;
+        }
+        let process = self.machines[to].process;
+        let [first, second] = self.network.fate(self.now_us, from, to, !standing);
+        if let Some(again) = second {
+            self.schedule(again, Happening::Deliver { from, to, process, message: message.clone() });
+        }
+        if let Some(arrival) = first {
+            self.schedule(arrival, Happening::Deliver { from, to, process, message });
+        }
+    }
+
+    pub(super) fn deliver(&mut self, from: usize, to: usize, process: u64, message: Message) {
+        let target = &self.machines[to];
+        let speaks = target.members.contains(&from) && self.machines[from].members.contains(&to);
+        // A sender that has crashed meanwhile has forgotten its members, but what it sent is on its way.
+        let speaks = speaks || target.members.contains(&from) && !self.machines[from].is_up();
+        if target.process != process || !self.network.open(from, to) || !speaks {
+            return;
+        }
+        // What is known already ends here, before its signatures cost anything.
+        if !target.brain.as_ref().is_some_and(|brain| brain.is_news(&message)) {
+            return;
+        }
+        let verified = self.signer.verify(&message);
+        let from = self.machines[from].id;
+        self.feed(to, Event::Received { from, message, verified });
+    }
+
+    fn commit(&mut self, machine: usize, commit: u64, drafts: Vec<Draft>, local: Vec<Local>) {
+        self.counts.commits += 1;
+        let target = &mut self.machines[machine];
+        if let Some(other) = target.commit.replace(commit) {
+            let text = format!("m{machine} begins commit {commit} while {other} is under way");
+            self.promises.broken("brain", self.now_us / 1000, text);
+        }
+        let owner = target.id;
+        let mut ops: Vec<StoreOp> = Vec::new();
+        let mut signatures = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let digest = draft.to_sign();
+            self.trace.mix_bytes(&digest);
+            let signature = self.signer.sign(&owner, &digest);
+            self.promises.signed(self.now_us / 1000, machine, &owner, &draft, &signature);
+            signatures.push(signature);
+            let (_, stored) = draft.seal(signature);
+            ops.extend(stored.into_iter().map(StoreOp::Put));
+        }
+        ops.extend(local.into_iter().map(StoreOp::Local));
+        if self.plant == Some(Plant::ForgetCommits) && commit.is_multiple_of(16) {
+            ops.clear();
+        }
+        let target = &mut self.machines[machine];
+        let number = target.disk.write(ops, Then::Committed { commit, signatures });
+        self.flush_after(machine, number, 100, 5_000);
+    }
+
+    fn store(&mut self, machine: usize, ops: Vec<StoreOp>, token: Option<u64>) {
+        let then = token.map_or(Then::Nothing, |token| Then::Stored { token });
+        let (low, high) = if token.is_some() { (100, 5_000) } else { (1_000, 1_000_000) };
+        let number = self.machines[machine].disk.write(ops, then);
+        self.flush_after(machine, number, low, high);
+    }
+
+    fn flush_after(&mut self, machine: usize, number: u64, low_us: u64, high_us: u64) {
+        let process = self.machines[machine].process;
+        let at_us = self.now_us + self.dice.between(low_us, high_us);
+        self.schedule(at_us, Happening::Durable { machine, process, number });
+    }
+
+    pub(super) fn durable(&mut self, machine: usize, process: u64, number: u64) {
+        if self.machines[machine].process != process {
+            return;
+        }
+        let done = self.machines[machine].disk.flush(number);
+        self.arrived(machine, &done);
+        for transaction in done {
+            match transaction.then {
+                Then::Nothing => {}
+                Then::Committed { commit, signatures } => {
+                    self.machines[machine].commit = None;
+                    self.feed(machine, Event::Committed { commit, signatures });
+                }
+                Then::Stored { token } => self.feed(machine, Event::Stored { token }),
+            }
+        }
+    }
+
+    /// The promises look at what has become durable.
+    pub(super) fn arrived(&mut self, machine: usize, transactions: &[Transaction]) {
+        let now_ms = self.now_us / 1000;
+        let owner = self.machines[machine].id;
+        for transaction in transactions {
+            let own = matches!(transaction.then, Then::Committed { .. });
+            for op in &transaction.ops {
+                if let StoreOp::Put(stored) = op
+                    && own
+                {
+                    self.promises.durable(now_ms, machine, &owner, stored, &self.machines[machine].executor);
+                }
+            }
+            if own {
+                self.promises.room(now_ms, machine, &self.machines[machine].capacity);
+            }
+        }
+    }
+
+    fn start_container(&mut self, machine: usize, claim: ClaimId, spec: Arc<rialto_protocol::model::TaskSpec>) {
+        let wall = self.machines[machine].wall(self.now_us);
+        let task = spec.task.clone();
+        let attempt = spec.attempt;
+        let todo = self.machines[machine].executor.start(claim, spec, wall);
+        if todo.made {
+            self.counts.containers += 1;
+            let now_ms = self.now_us / 1000;
+            self.promises.made(now_ms, machine, claim, task, attempt);
+        }
+        self.container_todo(machine, claim, todo);
+    }
+
+    fn container_todo(&mut self, machine: usize, claim: ClaimId, todo: Todo) {
+        if let Some(report) = todo.report {
+            self.tell_soon(machine, 300, Event::Task { claim, report });
+        }
+        if let Some((after_us, course)) = todo.later {
+            let boot = self.machines[machine].boot;
+            self.schedule(self.now_us + after_us, Happening::Course { machine, boot, claim, course });
+        }
+    }
+
+    pub(super) fn container_moves(&mut self, machine: usize, boot: u64, claim: ClaimId, course: Course) {
+        let wall = self.machines[machine].wall(self.now_us);
+        let target = &mut self.machines[machine];
+        if target.boot != boot {
+            return;
+        }
+        match course {
+            Course::Run => {
+                let todo = target.executor.run(claim, wall);
+                self.container_todo(machine, claim, todo);
+            }
+            Course::End { code } => {
+                if let Some(report) = target.executor.end(claim, code, wall) {
+                    self.promises.history.ended(claim, self.now_us / 1000, code);
+                    self.tell_soon(machine, 300, Event::Task { claim, report });
+                }
+            }
+        }
+    }
+}

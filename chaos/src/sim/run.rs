@@ -1,0 +1,348 @@
+//! One run: a cluster is founded, people work while things break, everything is mended, and then
+//! all must be well.
+
+use std::collections::BTreeMap;
+
+use rialto_protocol::event::Request;
+use rialto_protocol::ids::{AppId, TaskId};
+
+use super::dice::Dice;
+use super::network::Weather;
+use super::scenario::Scenario;
+use super::world::{Counts, Plant, World};
+use crate::faults::{Plan, Step};
+use crate::invariants::survivors::Probe;
+use crate::invariants::{Violation, acknowledged, settles};
+use crate::workload::Workload;
+
+/// A cluster has this long to be founded, ms.
+const FOUNDING_MS_MAX: u64 = 60_000;
+/// When all faults are gone everything settles in this time, ms: the longest hold of the storm gate,
+/// what it takes to see that a machine is lost, and the queue of work that has gathered.
+const SETTLING_MS_MAX: u64 = 180_000;
+/// It has settled when it stays so for this long, ms.
+const SETTLED_MS: u64 = 5_000;
+/// New work runs in this time in a cluster without faults, ms.
+const PROBE_MS: u64 = 5_000;
+/// How often the costly promises are looked at, ms.
+const LOOK_MS: u64 = 500;
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub seed: u64,
+    pub machines: usize,
+    pub scenario: Option<Scenario>,
+    pub trace: bool,
+    pub plant: Option<Plant>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub violations: Vec<Violation>,
+    /// The same for the same settings, always.
+    pub trace_hash: u64,
+    pub counts: Counts,
+    /// Wishes, and those that were acknowledged.
+    pub wishes: (usize, usize),
+    /// How long it took to settle, ms; `None`: it never did.
+    pub settled_ms: Option<u64>,
+    /// How long it lasted, ms of virtual time.
+    pub lasted_ms: u64,
+}
+
+struct Run {
+    world: World,
+    work: Workload,
+    plan: Plan,
+    dice: Dice,
+    probes: Vec<Probe>,
+    demands: Vec<u64>,
+    /// No container may be started before this time; how many had been.
+    steady: Option<(u64, u64)>,
+    settled_ms: Option<u64>,
+}
+
+/// Runs one seed.
+pub fn run(settings: &Settings) -> Outcome {
+    let Settings { seed, machines, scenario, trace, plant } = settings;
+    let plan = match scenario {
+        Some(scenario) => scenario.plan(*seed, *machines),
+        None => Plan::draw(*seed, *machines),
+    };
+    let mut world = World::new(*seed, *machines);
+    world.trace.print = *trace;
+    world.plant = *plant;
+    world.minority_hold_ms = Some(plan.minority_hold_ms);
+    for (machine, offset) in world.machines.iter_mut().zip(&plan.clocks_ms) {
+        machine.wall_offset_ms = *offset;
+    }
+    // People want no more than what is left when most is gone can give.
+    let killed = |step: &Step| if let Step::Crash { machines, .. } = step { machines.len() } else { 0 };
+    let gone = match scenario {
+        Some(_) => plan.steps.iter().map(|(_, step)| killed(step)).max().unwrap_or(0),
+        None => plan.doomed.len(),
+    };
+    let work = Workload::new(*seed, *machines, (*machines - gone).max(1));
+    let dice = Dice::new(*seed, "run");
+    let (probes, demands) = (Vec::new(), Vec::new());
+    let mut run = Run { world, work, plan, dice, probes, demands, steady: None, settled_ms: None };
+    if run.found() {
+        run.break_things();
+        if run.world.promises.is_kept() {
+            run.mend();
+            run.settle();
+            run.shake();
+        }
+    }
+    Outcome {
+        violations: run.world.promises.violations().to_vec(),
+        trace_hash: run.world.trace.hash(),
+        counts: run.world.counts.clone(),
+        wishes: run.work.oracle.count(),
+        settled_ms: run.settled_ms,
+        lasted_ms: run.world.now_ms(),
+    }
+}
+
+impl Run {
+    /// Machine 0 founds a cluster and the others join; whether they all did.
+    fn found(&mut self) -> bool {
+        self.world.start(0);
+        for newcomer in 1..self.world.machines.len() {
+            let at_ms = self.world.now_ms() + self.dice.between(200, 3_000);
+            self.world.join(newcomer, at_ms);
+        }
+        let until = self.world.now_ms() + FOUNDING_MS_MAX;
+        while self.world.promises.is_kept() && self.world.now_ms() < until {
+            self.world.run_until(self.world.now_ms() + LOOK_MS);
+            let all = self.world.machines.len();
+            let sees_all = |at: usize| {
+                let machine = &self.world.machines[at];
+                let now = machine.now(self.world.now_us);
+                machine.brain.as_ref().is_some_and(|brain| brain.view(now).members_seen() as usize == all)
+            };
+            if (0..all).all(sees_all) {
+                return true;
+            }
+        }
+        let joined = self.world.machines.iter().filter(|machine| machine.joined).count();
+        let text = format!("after {FOUNDING_MS_MAX} ms {joined} machines have joined and not all see each other");
+        self.world.promises.broken("P4", self.world.now_ms(), text);
+        false
+    }
+
+    /// Faults and work, as the plan says.
+    fn break_things(&mut self) {
+        let founded = self.world.now_ms();
+        let mut steps = std::mem::take(&mut self.plan.steps).into_iter().peekable();
+        for machine in &mut self.world.machines {
+            machine.executor.failing = self.plan.failing;
+        }
+        let mut next_work = founded + self.work.pause_ms();
+        let mut next_look = founded + LOOK_MS;
+        let end = founded + self.plan.faults_ms;
+        while self.world.promises.is_kept() && self.world.now_ms() < end {
+            let next_step = steps.peek().map_or(u64::MAX, |(at, _)| founded + at);
+            let next = next_step.min(next_work).min(next_look).min(end);
+            self.world.run_until(next);
+            self.work.hear(&mut self.world);
+            while let Some((_, step)) = steps.next_if(|(at, _)| founded + at <= next) {
+                self.take(founded, step);
+            }
+            if next_work <= next {
+                self.work.act(&mut self.world);
+                next_work = next + self.work.pause_ms();
+                if next_work > founded + self.plan.work_ms {
+                    next_work = u64::MAX;
+                }
+            }
+            if next_look <= next {
+                self.look();
+                next_look = next + LOOK_MS;
+            }
+        }
+    }
+
+    fn take(&mut self, founded: u64, step: Step) {
+        let world = &mut self.world;
+        world.trace.line(world.now_us, || format!("** {step:?}"));
+        match step {
+            Step::Weather(weather) => world.network.weather = weather,
+            Step::Cut { from, to, one_way } => {
+                for_each_way(&from, &to, one_way, |a, b| world.network.cut(a, b));
+                world.notice_cuts();
+            }
+            Step::Mend { from, to, one_way } => for_each_way(&from, &to, one_way, |a, b| world.network.mend(a, b)),
+            Step::Crash { machines, power } => machines.into_iter().for_each(|at| world.crash(at, power)),
+            Step::Die { machine } => {
+                world.crash(machine, true);
+                world.machines[machine].dead = true;
+            }
+            Step::Announce { machine, back_ms } => {
+                let until = world.machines[machine].wall(world.now_us) + back_ms + 10_000;
+                world.ask(machine, u64::MAX, Request::Restarting { until });
+            }
+            Step::Start { machines } => machines.into_iter().for_each(|at| world.start(at)),
+            Step::Pause { machine, ms } => world.pause(machine, ms),
+            Step::Probe { within_ms } => self.probe(within_ms),
+            Step::Demand { within_ms } => self.demands.push(self.world.now_ms() + within_ms),
+            Step::Steady { until_ms } => self.steady = Some((founded + until_ms, world.promises.history.count())),
+        }
+    }
+
+    fn probe(&mut self, within_ms: u64) {
+        let up: Vec<usize> = (0..self.world.machines.len()).filter(|at| self.world.machines[*at].answers()).collect();
+        let Some(machine) = self.dice.pick(&up).copied() else { return };
+        let app = self.work.probe(&mut self.world, machine);
+        let asked_ms = self.world.now_ms();
+        self.probes.push(Probe { app, machine, asked_ms, due_ms: asked_ms + within_ms });
+    }
+
+    /// Looks at the costly promises.
+    fn look(&mut self) {
+        let now = self.world.now_ms();
+        let world = &self.world;
+        self.probes.retain(|probe| !probe.runs(world));
+        let overdue: Vec<String> =
+            self.probes.iter().filter(|probe| probe.is_overdue(world)).map(Probe::complaint).collect();
+        for text in overdue {
+            self.world.promises.broken("P7", now, text);
+        }
+        if !self.demands.is_empty() {
+            let differences = settles::differences(&self.world, None);
+            if differences.is_empty() {
+                self.demands.clear();
+            } else if self.demands.iter().any(|due| *due <= now) {
+                self.world.promises.broken("P4", now, format!("not as demanded: {}", differences.join("\n  ")));
+            }
+        }
+        if let Some((until, count)) = self.steady {
+            let made = self.world.promises.history.count();
+            if made != count {
+                let text = format!("{} containers were made while nothing called for one", made - count);
+                self.world.promises.broken("P4", now, text);
+            } else if until <= now {
+                self.steady = None;
+            }
+        }
+    }
+
+    /// All faults are gone, and everything that is not dead runs.
+    fn mend(&mut self) {
+        let world = &mut self.world;
+        world.trace.line(world.now_us, || "** all faults are gone".into());
+        world.network.weather = Weather::FAIR;
+        world.network.mend_all();
+        world.resume_all();
+        for machine in 0..world.machines.len() {
+            world.machines[machine].executor.failing = 0.0;
+            world.start(machine);
+        }
+    }
+
+    /// Everything has to come right, and nothing acknowledged may be missing.
+    fn settle(&mut self) {
+        let drained = self.work.settle_drains(&mut self.world);
+        let began = self.world.now_ms();
+        if self.wait_settled(drained) {
+            self.settled_ms = Some(self.world.now_ms() - began - SETTLED_MS);
+            self.judge_acknowledged();
+        }
+    }
+
+    fn wait_settled(&mut self, drained: Option<usize>) -> bool {
+        let until = self.world.now_ms() + SETTLING_MS_MAX;
+        let mut since = None;
+        while self.world.promises.is_kept() {
+            self.world.run_until(self.world.now_ms() + LOOK_MS);
+            self.work.hear(&mut self.world);
+            let now = self.world.now_ms();
+            let differences = settles::differences(&self.world, drained);
+            match (differences.is_empty(), since) {
+                (true, None) => since = Some(now),
+                (true, Some(since)) if now - since >= SETTLED_MS => return true,
+                (true, Some(_)) => {}
+                (false, _) if now >= until => {
+                    let text = format!("not settled after {SETTLING_MS_MAX} ms: {}", differences.join("\n  "));
+                    self.world.promises.broken("P4", now, text);
+                }
+                (false, _) => since = None,
+            }
+        }
+        false
+    }
+
+    fn judge_acknowledged(&mut self) {
+        for reader in 0..self.world.machines.len() {
+            for text in acknowledged::missing(&self.world, &self.work.oracle, reader) {
+                self.world.promises.broken("P2", self.world.now_ms(), format!("at m{reader}: {text}"));
+            }
+            if !self.world.promises.is_kept() {
+                return;
+            }
+        }
+    }
+
+    /// A settled cluster takes new work at once; and when a daemon and a machine are restarted,
+    /// finished work is not run again.
+    fn shake(&mut self) {
+        if !self.world.promises.is_kept() {
+            return;
+        }
+        self.probe(PROBE_MS);
+        while !self.probes.is_empty() && self.world.promises.is_kept() {
+            self.world.run_until(self.world.now_ms() + LOOK_MS);
+            self.work.hear(&mut self.world);
+            self.look();
+        }
+        let finished = self.finished();
+        let able: Vec<usize> = (0..self.world.machines.len()).filter(|at| !self.world.machines[*at].dead).collect();
+        for power in [false, true] {
+            if let Some(machine) = self.dice.pick(&able).copied() {
+                self.world.crash(machine, power);
+                self.world.run_until(self.world.now_ms() + self.dice.between(500, 5_000));
+                self.world.start(machine);
+            }
+        }
+        let drained = self.work.settle_drains(&mut self.world);
+        self.wait_settled(drained);
+        for (task, runs) in finished {
+            let now_runs = self.world.promises.history.of(&task).len();
+            if now_runs != runs {
+                let text = format!("{task} had finished, and was started {} times more", now_runs - runs);
+                self.world.promises.broken("P4", self.world.now_ms(), text);
+            }
+        }
+    }
+
+    /// The tasks of batches, all of which have finished, and how often each ran.
+    fn finished(&self) -> BTreeMap<TaskId, usize> {
+        let mut finished = BTreeMap::new();
+        let Some(machine) = self.world.machines.iter().find(|machine| machine.is_up()) else { return finished };
+        let Some(brain) = machine.brain.as_ref() else { return finished };
+        for app in settles::wanted(&brain.view(machine.now(self.world.now_us))) {
+            let id = AppId { namespace: "default".into(), name: app.app.clone(), generation: app.generation };
+            for (name, service) in app.spec.services.iter().filter(|(_, service)| service.is_batch()) {
+                for slot in 1..=service.replicas {
+                    let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
+                    let runs = self.world.promises.history.of(&task).len();
+                    finished.insert(task, runs);
+                }
+            }
+        }
+        finished
+    }
+}
+
+fn for_each_way(from: &[usize], to: &[usize], one_way: bool, mut each: impl FnMut(usize, usize)) {
+    for a in from {
+        for b in to {
+            each(*a, *b);
+            if !one_way {
+                each(*b, *a);
+            }
+        }
+    }
+}

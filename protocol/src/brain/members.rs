@@ -1,0 +1,119 @@
+//! Membership's place in the brain: its orders become effects and records.
+
+use super::Brain;
+use super::writer::Urgency;
+use crate::effect::{Effect, Local};
+use crate::ids::PeerId;
+use crate::ledger::readings::Verdict;
+use crate::ledger::record::Kind;
+use crate::membership::{Member, Order, State};
+use crate::wire::{Message, encode};
+
+/// Where membership keeps its reference on disk.
+pub(super) const REMEMBERED: &str = "membership";
+
+/// The most links to members of whom nothing but the admission is known.
+const STRANGERS_MAX: usize = 4;
+
+/// The standing links, as membership wants them and as the mesh was told.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    wanted: Vec<PeerId>,
+    told: Option<Vec<(PeerId, Vec<String>)>>,
+}
+
+impl Brain {
+    pub(super) fn members_turn(&mut self) {
+        for order in self.members.tick(self.now) {
+            match order {
+                Order::Heartbeat { to, life } => self.send(to, Message::Heartbeat { life }),
+                Order::Accuse { subject, life } => {
+                    let value = encode(&Verdict { subject, life });
+                    self.write(Kind::VERDICT, &subject.hex(), Some(value), Urgency::Now);
+                }
+                Order::Withdraw { subject } => self.write(Kind::VERDICT, &subject.hex(), None, Urgency::Ordinary),
+                Order::Held(_) => self.stewards.members_changed(),
+                Order::Refute { life } => self.refute(life),
+                Order::Links(peers) => self.links.wanted = peers,
+                Order::Changed { peer, state } => self.member_changed(peer, state),
+                Order::Remember(bytes) => {
+                    let local = Local { key: REMEMBERED.into(), value: Some(bytes) };
+                    self.writer.write_local(self.now, local, Urgency::Ordinary);
+                }
+            }
+        }
+        self.tell_links();
+    }
+
+    /// The standing links that are wanted: membership's, and a few to members that were admitted
+    /// but have not described themselves here yet, for that is how a newcomer's first link comes.
+    fn tell_links(&mut self) {
+        let unread = |peer: &PeerId| {
+            *peer != self.me
+                && !self.readings.machines.contains_key(peer)
+                && !self.readings.departed.contains(peer)
+                && !self.links.wanted.contains(peer)
+        };
+        let strangers = self.readings.admissions.keys().copied().filter(unread).take(STRANGERS_MAX);
+        let peers: Vec<_> = self.links.wanted.iter().copied().chain(strangers).collect();
+        let peers: Vec<(PeerId, Vec<String>)> = peers.into_iter().map(|peer| (peer, self.addresses(&peer))).collect();
+        if self.links.told.as_ref() != Some(&peers) {
+            self.links.told = Some(peers.clone());
+            self.out.push(Effect::Links { peers });
+        }
+    }
+
+    fn member_changed(&mut self, peer: PeerId, state: State) {
+        self.machines_changed = true;
+        self.stewards.members_changed();
+        let word = match state {
+            State::Alive => "alive",
+            State::Suspect => "suspect",
+            State::Down => "down",
+            State::Left => "left",
+        };
+        let name = self.machine_name(&peer);
+        self.note(word, name.clone(), format!("machine {name} is {word}"));
+    }
+
+    /// Raises the own life: whoever held this machine for dead hears that it is not.
+    fn refute(&mut self, life: u64) {
+        let Some(mut machine) = self.readings.machines.get(&self.me).cloned() else { return };
+        if machine.life >= life {
+            return;
+        }
+        machine.life = life;
+        machine.life_since = self.now.wall;
+        self.write_machine(machine);
+    }
+
+    /// A machine record was read: membership hears of it.
+    pub(super) fn member_read(&mut self, peer: PeerId) {
+        let Some(machine) = self.readings.machines.get(&peer) else { return };
+        let member = Member {
+            id: peer,
+            rack: machine.labels.get("rack").cloned(),
+            life: machine.life,
+            restarting_until: machine.restarting_until,
+            draining: machine.draining,
+        };
+        self.members.upsert(self.now, member);
+        self.machines_changed = true;
+        self.stewards.members_changed();
+        self.tell_members();
+    }
+
+    /// Who may speak to this peer, and where they are.
+    pub(super) fn tell_members(&mut self) {
+        let admitted: Vec<PeerId> =
+            self.ledger.owners().filter(|owner| owner.admitted && owner.id != self.me).map(|owner| owner.id).collect();
+        let admitted = admitted.into_iter().filter(|peer| !self.readings.departed.contains(peer));
+        let peers = admitted.map(|peer| (peer, self.addresses(&peer))).collect();
+        self.out.push(Effect::Members { peers });
+    }
+
+    /// Where a peer says that it is.
+    pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<String> {
+        self.readings.machines.get(peer).map_or_else(Vec::new, |machine| machine.addresses.clone())
+    }
+}

@@ -1,0 +1,296 @@
+//! The brain: one door in, a list of effects out.
+//!
+//! [`Brain::handle`] takes one event and takes its turn: membership, spreading, the machine's own
+//! tasks, stewardship and requests each do what is due, and what was written leaves. Each concern
+//! has a file of its own; this one only holds them together.
+
+mod machine;
+mod members;
+mod reading;
+mod requests;
+mod spread;
+mod stewarding;
+pub(crate) mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::effect::{Bad, Effect, Note, StoreOp};
+use crate::event::{Event, Now};
+use crate::ids::{AppId, ClusterId, PeerId};
+use crate::ledger::readings::Readings;
+use crate::ledger::record::{Kind, RecordKey, Stored};
+use crate::ledger::{Document, Ledger};
+use crate::market::bidder::Bidder;
+use crate::membership::{Membership, Tuning};
+use crate::view::View;
+use crate::wire::Message;
+use writer::{Urgency, Writer};
+
+/// Who a brain is, and the only randomness it will ever have.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub me: PeerId,
+    pub cluster: ClusterId,
+    /// Of the founder alone: what makes [`ClusterId::of_founder`] this cluster.
+    pub founding: Option<[u8; 16]>,
+    /// Of a newcomer: the admissions from the founder's to its own, as `hello` gave them.
+    pub chain: Vec<Arc<Stored>>,
+    pub seed: u64,
+    /// How long a minority holds replacements back, ms; `None`: for ever.
+    pub minority_hold_ms: Option<u64>,
+}
+
+/// What a store gives back when a peer starts.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    pub records: Vec<Arc<Stored>>,
+    /// Owner, complete through, floor.
+    pub owners: Vec<(PeerId, u64, u64)>,
+    pub local: Vec<(String, Vec<u8>)>,
+}
+
+/// One peer's beliefs and decisions.
+#[derive(Debug)]
+pub struct Brain {
+    pub(crate) config: Config,
+    pub(crate) me: PeerId,
+    pub(crate) now: Now,
+    rng: ChaCha8Rng,
+    out: Vec<Effect>,
+    /// What the disk is to take of others, this turn.
+    store: Vec<StoreOp>,
+    writer: Writer,
+    pub(crate) ledger: Ledger,
+    pub(crate) readings: Readings,
+    pub(crate) documents: BTreeMap<AppId, Document>,
+    /// Documents that are open in memory, the longest ago used first.
+    open: std::collections::VecDeque<AppId>,
+    pub(crate) members: Membership,
+    links: members::Links,
+    spread: spread::Spread,
+    pub(crate) bidder: Bidder,
+    machine: machine::Own,
+    pub(crate) stewards: stewarding::Stewards,
+    requests: requests::Requests,
+    /// Apps that a steward has to look at this turn.
+    touched: BTreeSet<AppId>,
+    /// Apps that look different to people.
+    changed: BTreeSet<AppId>,
+    /// Machines look different to people.
+    machines_changed: bool,
+    /// A later life of this identity wrote: this one must not.
+    retired: bool,
+}
+
+/// The number of the last record that this identity wrote, by everything its disk tells.
+fn last_own(me: &PeerId, restored: &Restored) -> u64 {
+    let numbers =
+        restored.owners.iter().filter(|(owner, ..)| owner == me).map(|(_, complete, floor)| *complete.max(floor));
+    let records = restored.records.iter().filter(|one| one.record.owner == *me).map(|one| one.record.seq);
+    numbers.chain(records).max().unwrap_or(0)
+}
+
+/// How many documents stay open in memory.
+const OPEN_DOCUMENTS_MAX: usize = 64;
+
+impl Brain {
+    /// A brain with everything its disk remembers, and what it wants done first.
+    pub fn new(config: Config, restored: Restored, now: Now) -> (Self, Vec<Effect>) {
+        let me = config.me;
+        let local: BTreeMap<String, Vec<u8>> = restored.local.iter().cloned().collect();
+        let last = last_own(&me, &restored);
+        let tuning = Tuning { minority_hold_ms: config.minority_hold_ms, ..Tuning::default() };
+        let members = Membership::new(me, tuning, local.get(members::REMEMBERED).map(Vec::as_slice), now);
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let spread = spread::Spread::new(now, rng.next_u64());
+        let mut brain = Self {
+            me,
+            now,
+            rng,
+            out: Vec::new(),
+            store: Vec::new(),
+            writer: Writer::new(me, last, now),
+            ledger: Ledger::default(),
+            readings: Readings::default(),
+            documents: BTreeMap::new(),
+            open: Default::default(),
+            members,
+            links: members::Links::default(),
+            spread,
+            bidder: Bidder::default(),
+            machine: machine::Own::default(),
+            stewards: stewarding::Stewards::new(now),
+            requests: requests::Requests::default(),
+            touched: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            machines_changed: true,
+            retired: false,
+            config,
+        };
+        brain.restore(restored);
+        brain.ledger.restore_own(me, last);
+        brain.restore_own(local);
+        brain.found();
+        brain.tell_members();
+        brain.turn();
+        brain.hear_oneself();
+        let first = std::mem::take(&mut brain.out);
+        (brain, first)
+    }
+
+    /// Takes one event; the effects are to be performed in order.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        self.now = Now { ms: now.ms.max(self.now.ms), wall: now.wall };
+        if self.retired {
+            return Vec::new();
+        }
+        match event {
+            Event::Woke => {}
+            Event::Link { peer, up } => self.linked(peer, up),
+            Event::Received { from, message, verified } => self.received(from, message, verified),
+            Event::Committed { commit, signatures } => self.committed(commit, &signatures),
+            Event::Stored { token } => self.stored(token),
+            Event::VitalsSigned { counter, signature } => self.vitals_signed(counter, signature),
+            Event::Task { claim, report } => self.reported(claim, report),
+            Event::TasksFound => self.tasks_found(),
+            Event::Measured { load_millis, images } => self.measured(load_millis, images),
+            Event::Request { id, request } => self.requested(id, request),
+        }
+        self.turn();
+        self.hear_oneself();
+        std::mem::take(&mut self.out)
+    }
+
+    /// A steward's own machine bids like any other: what is sent to oneself is received at once.
+    fn hear_oneself(&mut self) {
+        // Solicit, bid, award and verdict are the longest conversation one has with oneself.
+        for _ in 0..16 {
+            let me = self.me;
+            let is_own = |effect: &mut Effect| matches!(effect, Effect::Send { to, .. } if *to == me);
+            let own: Vec<Effect> = self.out.extract_if(.., is_own).collect();
+            if own.is_empty() {
+                return;
+            }
+            for effect in own {
+                if let Effect::Send { message, .. } = effect {
+                    self.received(me, message, true);
+                }
+            }
+            self.turn();
+        }
+    }
+
+    /// The monotonic time, ms, at which [`Event::Woke`] is due; `None`: nothing is.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let deadlines = [
+            self.writer.deadline(),
+            Some(self.members.next_deadline()),
+            Some(self.spread.deadline()),
+            self.bidder.deadline(),
+            self.machine.deadline(),
+            self.stewards.deadline(),
+            self.requests.deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Whether a message holds anything that is not known yet: asked before its signatures are
+    /// checked, for that is what costs. What is no news may be dropped, or handed in unverified.
+    pub fn is_news(&self, message: &Message) -> bool {
+        match message {
+            Message::Frame(frame) => self.ledger.is_news(frame),
+            Message::Vitals(all) => all.iter().any(|signed| self.is_newer(signed)),
+            _ => true,
+        }
+    }
+
+    /// What this peer believes, for people and for DNS.
+    pub fn view(&self, now: Now) -> View<'_> {
+        View { brain: self, now }
+    }
+
+    fn turn(&mut self) {
+        self.members_turn();
+        self.spread_turn();
+        self.machine_turn();
+        self.steward_turn();
+        self.requests_turn();
+        if !self.store.is_empty() {
+            let ops = std::mem::take(&mut self.store);
+            self.out.push(Effect::Store { ops, token: None });
+        }
+        let members = (self.members.live_count() as u64).max(1);
+        self.writer.refill(self.now, (1000 / members).max(20));
+        let flush = self.writer.flush(self.now);
+        self.out.extend(flush);
+        if self.machines_changed || !self.changed.is_empty() {
+            let apps = std::mem::take(&mut self.changed).into_iter().collect();
+            self.machines_changed = false;
+            self.out.push(Effect::Changed { apps });
+        }
+    }
+
+    /// Own records are durable: they join the ledger, are pushed, and free what waited for them.
+    fn committed(&mut self, commit: u64, signatures: &[crate::ledger::record::Signature]) {
+        let Some(durable) = self.writer.committed(commit, signatures) else { return };
+        self.ledger.take_own(durable.stored.clone());
+        for frame in durable.frames {
+            self.push(&frame, &self.me.clone());
+        }
+        self.out.extend(durable.held);
+        self.kept_here(&durable.stored);
+    }
+
+    /// Writes an own record.
+    fn write(&mut self, kind: Kind, id: &str, value: Option<Vec<u8>>, urgency: Urgency) {
+        self.writer.write(self.now, RecordKey { kind, id: id.into() }, value, urgency);
+    }
+
+    /// Performs an effect when everything written so far is durable.
+    fn hold(&mut self, effect: Effect) {
+        let at_once = self.writer.hold(effect);
+        self.out.extend(at_once);
+    }
+
+    fn send(&mut self, to: PeerId, message: Message) {
+        self.out.push(Effect::Send { to, message });
+    }
+
+    fn report(&mut self, peer: Option<PeerId>, what: Bad) {
+        self.out.push(Effect::Report { peer, what });
+    }
+
+    fn note(&mut self, what: &'static str, subject: impl Into<String>, text: impl Into<String>) {
+        self.out.push(Effect::Note { note: Note { what, subject: subject.into(), text: text.into() } });
+    }
+
+    fn draw16(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// A document, open or new, and room for it in memory.
+    fn document(&mut self, app: &AppId) -> &mut Document {
+        if let Some(at) = self.open.iter().position(|open| open == app) {
+            self.open.remove(at);
+        }
+        self.open.push_back(app.clone());
+        if self.open.len() > OPEN_DOCUMENTS_MAX
+            && let Some(oldest) = self.open.pop_front()
+            && let Some(document) = self.documents.get_mut(&oldest)
+        {
+            document.close();
+        }
+        self.documents.entry(app.clone()).or_insert_with(|| Document::new(app.clone()))
+    }
+
+    /// The name people know a machine by.
+    pub(crate) fn machine_name(&self, peer: &PeerId) -> String {
+        self.readings.machines.get(peer).map_or_else(|| peer.to_string(), |machine| machine.name.clone())
+    }
+}

@@ -1,0 +1,259 @@
+//! Reading records as they come: what each kind means to this peer. A value that does not read is
+//! counted, and the last good reading stays in force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::writer::Urgency;
+use super::{Brain, Restored};
+use crate::effect::{Bad, StoreOp};
+use crate::ids::{AppId, ChangeId, ClaimId, ClusterId, PeerId};
+use crate::ledger::document::DocumentError;
+use crate::ledger::readings::{Admission, Departure, Image, Stewardship, Verdict};
+use crate::ledger::record::{Kind, RecordKey, Stored};
+use crate::ledger::{ChangeValue, Document, Edit};
+use crate::model::{Claim, Machine};
+use crate::wire::{decode, encode};
+
+/// The app that a change record's value belongs to.
+pub(super) fn app_of_change(value: &[u8]) -> Option<AppId> {
+    decode::<ChangeValue>(value).ok().map(|change| change.app)
+}
+
+impl Brain {
+    /// Takes back what the disk remembers: all records first, then who is admitted, then the rest.
+    pub(super) fn restore(&mut self, restored: Restored) {
+        for (owner, complete, floor) in restored.owners {
+            self.ledger.restore_owner(owner, complete, floor);
+        }
+        for stored in restored.records {
+            self.ledger.restore(stored);
+        }
+        let admissions: Vec<Arc<Stored>> = self
+            .ledger
+            .owners()
+            .flat_map(|owner| owner.records())
+            .filter(|one| one.record.key.kind == Kind::ADMISSION)
+            .cloned()
+            .collect();
+        let chain = std::mem::take(&mut self.config.chain);
+        let mut waiting: Vec<Arc<Stored>> = admissions.into_iter().chain(chain).collect();
+        loop {
+            let before = waiting.len();
+            waiting.retain(|one| !self.admit_restored(one));
+            if waiting.len() == before || waiting.is_empty() {
+                break;
+            }
+        }
+        let mut records: Vec<Arc<Stored>> = self
+            .ledger
+            .owners()
+            .filter(|owner| owner.admitted)
+            .flat_map(|owner| owner.records())
+            .filter(|one| one.record.key.kind != Kind::ADMISSION)
+            .cloned()
+            .collect();
+        // Machines before verdicts about them, changes before claims.
+        records.sort_by_key(|one| (one.record.key.kind != Kind::MACHINE, one.record.key.kind != Kind::CHANGE));
+        self.buried(&records);
+        for one in records {
+            self.read(one.record.owner, &one.record.key, one.record.value.as_deref(), None);
+        }
+        self.documents.values_mut().for_each(Document::close);
+        self.open.clear();
+    }
+
+    /// Reads an admission that was stored or handed over at `hello`; `true` where it now counts.
+    fn admit_restored(&mut self, one: &Arc<Stored>) -> bool {
+        let Some(value) = one.record.value.as_deref() else { return false };
+        let Ok(admission) = decode::<Admission>(value) else { return false };
+        if !self.counts(one.record.owner, &admission) {
+            return false;
+        }
+        if self.ledger.get(&one.record.owner, &one.record.key).is_none() {
+            self.ledger.take_alone(one);
+            self.store.push(StoreOp::Put(one.clone()));
+        }
+        self.ledger.admit(admission.peer);
+        self.readings.admissions.insert(admission.peer, (one.record.owner, admission));
+        true
+    }
+
+    /// Whether an admission by `owner` makes its peer a member: an admitted peer wrote it, or it is
+    /// the founder's own and the cluster's name proves it.
+    fn counts(&self, owner: PeerId, admission: &Admission) -> bool {
+        if admission.cluster != self.config.cluster {
+            return false;
+        }
+        match &admission.nonce {
+            Some(nonce) => admission.peer == owner && ClusterId::of_founder(&owner, nonce) == self.config.cluster,
+            None => self.ledger.is_admitted(&owner),
+        }
+    }
+
+    /// A founder admits itself, once.
+    pub(super) fn found(&mut self) {
+        let Some(nonce) = self.config.founding else { return };
+        if self.ledger.is_admitted(&self.me) {
+            return;
+        }
+        let admission = Admission {
+            peer: self.me,
+            cluster: self.config.cluster,
+            invitation: None,
+            nonce: Some(nonce),
+            at: self.now.wall,
+        };
+        self.write(Kind::ADMISSION, &self.me.hex(), Some(encode(&admission)), Urgency::Now);
+        self.ledger.admit(self.me);
+        self.readings.admissions.insert(self.me, (self.me, admission));
+    }
+
+    /// Reads one record of an admitted owner; no value: it is gone.
+    pub(super) fn read(&mut self, owner: PeerId, key: &RecordKey, value: Option<&[u8]>, from: Option<PeerId>) {
+        match key.kind {
+            Kind::MACHINE => {
+                if let Some(machine) = self.typed::<Machine>(owner, value) {
+                    self.readings.machines.insert(owner, machine);
+                    self.member_read(owner);
+                    self.stewards.room_may_be_free();
+                }
+            }
+            Kind::CLAIM => self.read_claim(owner, &key.id, value),
+            Kind::VERDICT => {
+                if let Some(verdict) = self.typed::<Verdict>(owner, value) {
+                    self.members.verdict(self.now, &owner, &verdict.subject, verdict.life);
+                }
+            }
+            Kind::CHANGE => self.read_change(owner, key, value),
+            Kind::STEWARDSHIP => self.read_stewardship(owner, value),
+            Kind::ADMISSION => self.read_admission(owner, value, from),
+            Kind::DEPARTURE => {
+                if let Some(departure) = self.typed::<Departure>(owner, value) {
+                    self.members.depart(self.now, &departure.peer);
+                    self.readings.departed.insert(departure.peer);
+                    self.tell_members();
+                    self.machines_changed = true;
+                }
+            }
+            Kind::IMAGE => self.read_image(owner, &key.id, value),
+            // Kinds of later versions are kept and forwarded, and mean nothing here.
+            _ => {}
+        }
+    }
+
+    /// A value as its kind's type; unreadable ones are counted.
+    fn typed<T: DeserializeOwned>(&mut self, owner: PeerId, value: Option<&[u8]>) -> Option<T> {
+        let read = decode(value?);
+        if read.is_err() {
+            self.report(Some(owner), Bad::Unreadable);
+        }
+        read.ok()
+    }
+
+    fn read_claim(&mut self, owner: PeerId, id: &str, value: Option<&[u8]>) {
+        let Some(id) = ClaimId::from_hex(id) else { return self.report(Some(owner), Bad::Unreadable) };
+        let claim = match value {
+            None => None,
+            Some(_) => match self.typed::<Claim>(owner, value) {
+                Some(claim) => Some(Arc::new(claim)),
+                None => return,
+            },
+        };
+        let frees = claim.as_ref().is_none_or(|claim| claim.state.has_ended());
+        if let Some(app) = self.readings.claim(owner, id, claim) {
+            self.look_at(app);
+        }
+        if frees {
+            self.stewards.room_may_be_free();
+        }
+    }
+
+    fn read_change(&mut self, owner: PeerId, key: &RecordKey, value: Option<&[u8]>) {
+        let Some(change) = self.typed::<ChangeValue>(owner, value) else { return };
+        let known = self.readings.changes.entry(change.app.clone()).or_default();
+        if known.iter().any(|(by, held)| *by == owner && held == key) {
+            return;
+        }
+        known.push((owner, key.clone()));
+        match self.document(&change.app).apply(&change.bytes) {
+            Ok(true) => self.look_at(change.app),
+            Ok(false) => {}
+            Err(DocumentError::Unreadable(_) | DocumentError::Inapplicable(_)) => {
+                self.report(Some(owner), Bad::Inapplicable);
+            }
+        }
+    }
+
+    fn read_stewardship(&mut self, owner: PeerId, value: Option<&[u8]>) {
+        let Some((app, stewardship)) = self.typed::<(AppId, Stewardship)>(owner, value) else { return };
+        self.readings.stewardships.entry(app.clone()).or_default().insert(owner, stewardship);
+        self.changed.insert(app);
+    }
+
+    fn read_admission(&mut self, owner: PeerId, value: Option<&[u8]>, from: Option<PeerId>) {
+        let Some(admission) = self.typed::<Admission>(owner, value) else { return };
+        if !self.counts(owner, &admission) {
+            return self.report(Some(owner), Bad::Unadmitted);
+        }
+        let peer = admission.peer;
+        self.readings.admissions.entry(peer).or_insert((owner, admission));
+        if self.ledger.admit(peer) {
+            self.tell_members();
+            // Records of the newcomer may have been refused a moment ago.
+            from.into_iter().for_each(|from| self.spread.compare_with(from));
+        }
+    }
+
+    fn read_image(&mut self, owner: PeerId, name: &str, value: Option<&[u8]>) {
+        match value {
+            None => {
+                if let Some(machines) = self.readings.images.get_mut(name) {
+                    machines.remove(&owner);
+                    if machines.is_empty() {
+                        self.readings.images.remove(name);
+                    }
+                }
+            }
+            Some(_) => {
+                let Some(image) = self.typed::<Image>(owner, value) else { return };
+                self.readings.images.entry(name.to_string()).or_default().insert(owner, image);
+                self.stewards.room_may_be_free();
+            }
+        }
+        self.machines_changed = true;
+    }
+
+    /// An app's steward has something to look at, and people something to see.
+    pub(super) fn look_at(&mut self, app: AppId) {
+        self.changed.insert(app.clone());
+        self.touched.insert(app);
+    }
+
+    /// Edits a document and writes the change as a record; `false` where it reads so already.
+    pub(super) fn edit(&mut self, app: &AppId, edit: &Edit, author: &str, change: ChangeId, urgency: Urgency) -> bool {
+        let me = self.me;
+        let Some(bytes) = self.document(app).edit(&me, edit) else { return false };
+        let summary = match edit {
+            Edit::Spec(_) => "deploy".to_string(),
+            Edit::Replicas { service: Some(service), replicas } => format!("scale {service} to {replicas}"),
+            Edit::Replicas { service: None, replicas } => format!("scale to {replicas}"),
+            Edit::Delete => "remove".to_string(),
+            Edit::Outcomes { service, outcomes, .. } => format!("{} of {service} finished", outcomes.len()),
+        };
+        let value = ChangeValue { app: app.clone(), bytes, author: author.into(), summary };
+        let key = RecordKey { kind: Kind::CHANGE, id: change.hex().into() };
+        self.readings.changes.entry(app.clone()).or_default().push((me, key.clone()));
+        self.write(Kind::CHANGE, &key.id, Some(encode(&value)), urgency);
+        self.look_at(app.clone());
+        true
+    }
+
+    /// What the disk keeps for this peer alone, and the claims that are its own.
+    pub(super) fn restore_own(&mut self, local: BTreeMap<String, Vec<u8>>) {
+        self.restore_invitations(&local);
+        self.restore_claims(&local);
+    }
+}

@@ -1,0 +1,419 @@
+//! What people and programs ask for. A change is answered when it is durable here and at two other
+//! peers, or after a second with the number of copies reached.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand_chacha::rand_core::RngCore;
+use serde::{Deserialize, Serialize};
+
+use super::Brain;
+use super::writer::Urgency;
+use crate::effect::{Effect, Local, Refusal, Reply};
+use crate::event::{Description, Request};
+use crate::ids::{AppId, ChangeId, ClusterId, InvitationId, PeerId};
+use crate::ledger::Edit;
+use crate::ledger::readings::{Admission, Image};
+use crate::ledger::record::{Kind, Stored};
+use crate::membership::State;
+use crate::model::{AppSpec, Machine};
+use crate::wire::{Message, PROTOCOL, decode, encode};
+
+/// How long an answer waits for copies, ms.
+const COPIES_MS: u64 = 1_000;
+/// How many other peers are to hold a change before it is answered.
+const COPIES: usize = 2;
+/// The most changes that wait for copies; one more is refused.
+const WAITING_MAX: usize = 4_096;
+/// The most invitations that are kept.
+const INVITATIONS_MAX: usize = 1_000;
+/// The namespace of every app, until there are others.
+pub const NAMESPACE: &str = "default";
+
+/// An invitation that this peer gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Invitation {
+    secret_hash: [u8; 32],
+    uses: u32,
+    /// Wall clock, ms.
+    expires: u64,
+}
+
+/// A change on its way to its copies.
+#[derive(Debug)]
+struct Copying {
+    request: u64,
+    app: AppId,
+    /// The change record's id.
+    id: Arc<str>,
+    token: u64,
+    copies: u32,
+    asked: Vec<PeerId>,
+    done_ms: u64,
+}
+
+/// Requests under way.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    copying: Vec<Copying>,
+    next_token: u64,
+    invitations: BTreeMap<InvitationId, Invitation>,
+    /// Admissions that wait to be durable: the request and the newcomer.
+    admitting: Vec<(u64, PeerId)>,
+}
+
+impl Requests {
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.copying.iter().map(|copying| copying.done_ms).min()
+    }
+}
+
+impl Brain {
+    pub(super) fn requested(&mut self, id: u64, request: Request) {
+        let refused = match request {
+            Request::Deploy { change, author, app, spec } => self.deploy(id, change, &author, &app, spec),
+            Request::Scale { change, author, app, service, replicas } => {
+                self.scale(id, change, &author, &app, service, replicas)
+            }
+            Request::Remove { change, author, app } => self.remove(id, change, &author, &app),
+            Request::Drain { on } => self.drain(id, on),
+            Request::Invite { invitation, secret_hash, uses, ttl_ms } => {
+                self.invite(id, invitation, secret_hash, uses, ttl_ms)
+            }
+            Request::Admit { key, cluster, invitation, secret_hash } => {
+                self.admit(id, key, cluster, invitation, secret_hash)
+            }
+            Request::Image { name, digest, bytes, present } => {
+                let value = present.then(|| encode(&Image { digest, bytes }));
+                self.read_own(Kind::IMAGE, &name, value.as_deref());
+                self.write(Kind::IMAGE, &name, value, Urgency::Now);
+                self.reply_when_durable(id, Reply::Done);
+                Ok(())
+            }
+            Request::Describe(description) => self.describe(id, description),
+            Request::Restarting { until } => {
+                if let Some(mut machine) = self.readings.machines.get(&self.me).cloned() {
+                    machine.restarting_until = Some(until);
+                    self.write_machine(machine);
+                }
+                self.reply_when_durable(id, Reply::Done);
+                Ok(())
+            }
+        };
+        if let Err(refusal) = refused {
+            self.out.push(Effect::Reply { request: id, reply: Err(refusal) });
+        }
+    }
+
+    fn reply_when_durable(&mut self, request: u64, reply: Reply) {
+        self.hold(Effect::Reply { request, reply: Ok(reply) });
+    }
+
+    /// The generation of an app that lives, if one does.
+    pub(crate) fn app_named(&self, name: &str) -> Option<&AppId> {
+        self.generations(name).rfind(|app| self.documents.get(app).is_some_and(|doc| !doc.deleted && !doc.is_empty()))
+    }
+
+    fn generations(&self, name: &str) -> impl DoubleEndedIterator<Item = &AppId> {
+        let id = |generation| AppId { namespace: NAMESPACE.into(), name: name.into(), generation };
+        self.documents.range(id(0)..=id(u32::MAX)).map(|(app, _)| app)
+    }
+
+    /// Whether a change of this id was made here or came from elsewhere.
+    fn is_made(&self, app: &AppId, change: &ChangeId) -> bool {
+        let id = change.hex();
+        self.readings.changes.get(app).is_some_and(|changes| changes.iter().any(|(_, key)| *key.id == *id))
+    }
+
+    fn deploy(
+        &mut self,
+        request: u64,
+        change: ChangeId,
+        author: &str,
+        name: &str,
+        spec: AppSpec,
+    ) -> Result<(), Refusal> {
+        if self.requests.copying.len() >= WAITING_MAX {
+            return Err(Refusal::Busy);
+        }
+        let app = self.app_named(name).cloned().unwrap_or_else(|| {
+            let last = self.generations(name).next_back().map_or(0, |app| app.generation);
+            AppId { namespace: NAMESPACE.into(), name: name.into(), generation: last + 1 }
+        });
+        self.change(request, change, author, app, &Edit::Spec(spec), "deployed")
+    }
+
+    fn scale(
+        &mut self,
+        request: u64,
+        change: ChangeId,
+        author: &str,
+        name: &str,
+        service: Option<String>,
+        replicas: u32,
+    ) -> Result<(), Refusal> {
+        let app = self.app_named(name).cloned().ok_or_else(|| Refusal::NotFound(format!("app {name}")))?;
+        if let Some(service) = &service
+            && !self.documents[&app].spec.services.contains_key(service)
+        {
+            return Err(Refusal::NotFound(format!("service {service} of app {name}")));
+        }
+        self.change(request, change, author, app, &Edit::Replicas { service, replicas }, "scaled")
+    }
+
+    fn remove(&mut self, request: u64, change: ChangeId, author: &str, name: &str) -> Result<(), Refusal> {
+        let Some(app) = self.app_named(name).cloned() else {
+            // Sent twice: the first has removed it.
+            let gone = self.generations(name).next_back().filter(|app| self.is_made(app, &change)).cloned();
+            let app = gone.ok_or_else(|| Refusal::NotFound(format!("app {name}")))?;
+            self.out.push(Effect::Reply { request, reply: Ok(Reply::Changed { app, copies: 1, changed: false }) });
+            return Ok(());
+        };
+        self.change(request, change, author, app, &Edit::Delete, "removed")
+    }
+
+    /// Makes a change, and answers when it has its copies.
+    fn change(
+        &mut self,
+        request: u64,
+        change: ChangeId,
+        author: &str,
+        app: AppId,
+        edit: &Edit,
+        word: &'static str,
+    ) -> Result<(), Refusal> {
+        if self.is_made(&app, &change) || !self.edit(&app, edit, author, change, Urgency::Now) {
+            self.reply_when_durable(request, Reply::Changed { app, copies: 1, changed: false });
+            return Ok(());
+        }
+        self.note(word, app.name.clone(), format!("{author} {word} {}", app.name));
+        self.requests.next_token += 1;
+        let token = self.requests.next_token;
+        let done_ms = self.now.ms + COPIES_MS;
+        let id = change.hex().into();
+        self.requests.copying.push(Copying { request, app, id, token, copies: 0, asked: Vec::new(), done_ms });
+        Ok(())
+    }
+
+    /// Own records are durable here: changes among them go to their copies, admissions are answered.
+    pub(super) fn kept_here(&mut self, stored: &[Arc<Stored>]) {
+        self.buried(stored);
+        for one in stored.iter().filter(|one| one.record.key.kind == Kind::CHANGE) {
+            let Some(at) = self.requests.copying.iter().position(|c| c.copies == 0 && c.id == one.record.key.id) else {
+                continue;
+            };
+            let asked = self.copy_holders();
+            let copying = &mut self.requests.copying[at];
+            copying.copies = 1;
+            copying.asked = asked.clone();
+            let token = copying.token;
+            for peer in asked {
+                self.send(peer, Message::Keep { token, records: vec![one.clone()] });
+            }
+        }
+        for (request, peer) in std::mem::take(&mut self.requests.admitting) {
+            match self.chain_of(&peer) {
+                Some(chain) => self.out.push(Effect::Reply { request, reply: Ok(Reply::Admitted { chain }) }),
+                None => self.requests.admitting.push((request, peer)),
+            }
+        }
+    }
+
+    /// Two peers to hold copies: linked ones before others, at random.
+    fn copy_holders(&mut self) -> Vec<PeerId> {
+        let alive = |peer: &PeerId| *peer != self.me && self.members.state(peer) == State::Alive;
+        let mut peers: Vec<PeerId> = self.spread.links().iter().copied().filter(alive).collect();
+        if peers.len() < COPIES {
+            peers = self.members.live().filter(|peer| alive(peer)).collect();
+        }
+        while peers.len() > COPIES {
+            let at = (self.rng.next_u64() % peers.len() as u64) as usize;
+            peers.swap_remove(at);
+        }
+        peers
+    }
+
+    pub(super) fn kept_there(&mut self, from: PeerId, token: u64, applicable: bool) {
+        let Some(copying) = self.requests.copying.iter_mut().find(|c| c.token == token && c.asked.contains(&from))
+        else {
+            return;
+        };
+        if applicable {
+            copying.asked.retain(|peer| *peer != from);
+            copying.copies += 1;
+            return;
+        }
+        // It lacks what the change depends on: it gets all the document's changes.
+        let changes = self.readings.changes.get(&copying.app).map_or(&[][..], Vec::as_slice);
+        let records = changes.iter().filter_map(|(owner, key)| self.ledger.get(owner, key)).cloned().collect();
+        self.send(from, Message::Keep { token, records });
+    }
+
+    pub(super) fn requests_turn(&mut self) {
+        let now = self.now.ms;
+        let (done, copying) = std::mem::take(&mut self.requests.copying)
+            .into_iter()
+            .partition(|c: &Copying| c.copies > 0 && (c.asked.is_empty() || c.done_ms <= now));
+        self.requests.copying = copying;
+        for copying in done {
+            let Copying { request, app, copies, .. } = copying;
+            self.out.push(Effect::Reply { request, reply: Ok(Reply::Changed { app, copies, changed: true }) });
+        }
+        // A disk that takes longer than the wait: the answer comes when it is done.
+        for copying in self.requests.copying.iter_mut().filter(|c| c.done_ms <= now) {
+            copying.done_ms = now + COPIES_MS;
+        }
+    }
+
+    fn drain(&mut self, request: u64, on: bool) -> Result<(), Refusal> {
+        let Some(mut machine) = self.readings.machines.get(&self.me).cloned() else {
+            return Err(Refusal::Invalid("this machine has not described itself yet".into()));
+        };
+        if machine.draining != on {
+            machine.draining = on;
+            self.write_machine(machine);
+        }
+        self.reply_when_durable(request, Reply::Done);
+        Ok(())
+    }
+
+    fn describe(&mut self, request: u64, description: Description) -> Result<(), Refusal> {
+        let held = self.readings.machines.get(&self.me);
+        let machine = Machine {
+            name: description.name,
+            addresses: description.addresses,
+            labels: description.labels,
+            capacity: description.capacity,
+            protocol: PROTOCOL,
+            version: description.version,
+            life: held.map_or(1, |held| held.life),
+            life_since: held.map_or(self.now.wall, |held| held.life_since),
+            draining: held.is_some_and(|held| held.draining),
+            restarting_until: None,
+            executor: description.executor,
+        };
+        if held == Some(&machine) {
+            self.take_description(&machine);
+        } else {
+            self.write_machine(machine);
+        }
+        self.reply_when_durable(request, Reply::Done);
+        Ok(())
+    }
+
+    pub(super) fn write_machine(&mut self, machine: Machine) {
+        let value = encode(&machine);
+        self.take_description(&machine);
+        self.read_own(Kind::MACHINE, "", Some(&value));
+        self.write(Kind::MACHINE, "", Some(value), Urgency::Now);
+    }
+
+    /// An own record is read as it is written, before it is durable.
+    pub(super) fn read_own(&mut self, kind: Kind, id: &str, value: Option<&[u8]>) {
+        let key = crate::ledger::record::RecordKey { kind, id: id.into() };
+        self.read(self.me, &key, value, None);
+    }
+
+    fn invite(
+        &mut self,
+        request: u64,
+        id: InvitationId,
+        secret_hash: [u8; 32],
+        uses: u32,
+        ttl_ms: u64,
+    ) -> Result<(), Refusal> {
+        if uses == 0 || ttl_ms == 0 {
+            return Err(Refusal::Invalid("an invitation needs at least one use and some time".into()));
+        }
+        let now = self.now.wall;
+        let stale: Vec<InvitationId> =
+            self.requests.invitations.iter().filter(|(_, held)| held.expires <= now).map(|(id, _)| *id).collect();
+        for id in stale {
+            self.requests.invitations.remove(&id);
+            self.write_invitation(&id, None);
+        }
+        if self.requests.invitations.len() >= INVITATIONS_MAX {
+            return Err(Refusal::Denied(format!("{INVITATIONS_MAX} invitations are open; let some expire")));
+        }
+        let invitation = Invitation { secret_hash, uses, expires: now.saturating_add(ttl_ms) };
+        self.write_invitation(&id, Some(&invitation));
+        self.requests.invitations.insert(id, invitation);
+        self.reply_when_durable(request, Reply::Done);
+        Ok(())
+    }
+
+    fn write_invitation(&mut self, id: &InvitationId, invitation: Option<&Invitation>) {
+        let local = Local { key: format!("invitation/{id}"), value: invitation.map(encode) };
+        self.writer.write_local(self.now, local, Urgency::Now);
+    }
+
+    pub(super) fn restore_invitations(&mut self, local: &BTreeMap<String, Vec<u8>>) {
+        for (key, value) in local {
+            let id = key.strip_prefix("invitation/").and_then(InvitationId::from_hex);
+            if let (Some(id), Ok(invitation)) = (id, decode::<Invitation>(value)) {
+                self.requests.invitations.insert(id, invitation);
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        request: u64,
+        key: PeerId,
+        cluster: ClusterId,
+        id: InvitationId,
+        secret_hash: [u8; 32],
+    ) -> Result<(), Refusal> {
+        let denied = |reason: &str| Err(Refusal::Denied(reason.into()));
+        if cluster != self.config.cluster {
+            return denied("the invitation is for another cluster");
+        }
+        if self.ledger.is_admitted(&key) {
+            // It asks again: the first answer was lost.
+            match self.chain_of(&key) {
+                Some(chain) => self.out.push(Effect::Reply { request, reply: Ok(Reply::Admitted { chain }) }),
+                None => self.requests.admitting.push((request, key)),
+            }
+            return Ok(());
+        }
+        let now = self.now.wall;
+        let Some(invitation) = self.requests.invitations.get_mut(&id) else {
+            return denied("the invitation is unknown here: it was used up, has expired, or another peer gave it");
+        };
+        if invitation.secret_hash != secret_hash {
+            return denied("the invitation's secret is wrong");
+        }
+        if invitation.expires <= now {
+            return denied("the invitation has expired; ask for a new one with `rialto invite`");
+        }
+        invitation.uses -= 1;
+        let left = (invitation.uses > 0).then(|| invitation.clone());
+        if left.is_none() {
+            self.requests.invitations.remove(&id);
+        }
+        self.write_invitation(&id, left.as_ref());
+        let admission = Admission { peer: key, cluster, invitation: Some(id), nonce: None, at: now };
+        let value = encode(&admission);
+        self.read_own(Kind::ADMISSION, &key.hex(), Some(&value));
+        self.write(Kind::ADMISSION, &key.hex(), Some(value), Urgency::Now);
+        self.requests.admitting.push((request, key));
+        self.note("admitted", key.to_string(), format!("peer {key} was admitted"));
+        Ok(())
+    }
+
+    /// The admissions from the founder's own to a peer's; `None` until all are durable here.
+    fn chain_of(&self, peer: &PeerId) -> Option<Vec<Arc<Stored>>> {
+        let mut chain = Vec::new();
+        let mut peer = *peer;
+        loop {
+            let (by, _) = self.readings.admissions.get(&peer)?;
+            let key = crate::ledger::record::RecordKey { kind: Kind::ADMISSION, id: peer.hex().into() };
+            chain.push(self.ledger.get(by, &key)?.clone());
+            if *by == peer {
+                chain.reverse();
+                return Some(chain);
+            }
+            peer = *by;
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Own records on their way out: gathered, numbered, made durable, and only then pushed.
+//!
+//! Whatever depends on a write is held until the write is durable. A flush leaves at once when the
+//! last is older than 50 ms; batching begins under load. While one flush is under way the next
+//! gathers: versions of one key between two flushes are one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::effect::{Effect, Local};
+use crate::event::Now;
+use crate::ids::PeerId;
+use crate::ledger::record::{Draft, Frame, Record, RecordKey, SCHEMA, Signature, Stored};
+
+/// A flush leaves at once when the last is older than this.
+const QUIET_MS: u64 = 50;
+/// How long an urgent write waits at most under load.
+const URGENT_MS: u64 = 50;
+/// How long an ordinary write waits at most under load.
+const ORDINARY_MS: u64 = 200;
+/// How many flushes may leave at once in a burst because somebody waits for them.
+const BURST: u64 = 40;
+
+/// How soon a write is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// A person or a program waits for it.
+    Now,
+    Urgent,
+    Ordinary,
+}
+
+/// Gathers and numbers own records.
+#[derive(Debug)]
+pub struct Writer {
+    me: PeerId,
+    /// The number of the last record that was given one.
+    last: u64,
+    commit: u64,
+    pending: BTreeMap<RecordKey, (u64, Option<Vec<u8>>)>,
+    local: Vec<Local>,
+    held: Vec<Effect>,
+    due_ms: Option<u64>,
+    flight: Option<Flight>,
+    last_flush_ms: Option<u64>,
+    /// Thousandths of a flush: what is left of [`BURST`].
+    tokens: u64,
+    tokens_at_ms: u64,
+}
+
+#[derive(Debug)]
+struct Flight {
+    commit: u64,
+    drafts: Vec<Draft>,
+    held: Vec<Effect>,
+}
+
+/// What a flush has become.
+#[derive(Debug)]
+pub struct Durable {
+    pub frames: Vec<Arc<Frame>>,
+    pub stored: Vec<Arc<Stored>>,
+    /// What waited for it, in order.
+    pub held: Vec<Effect>,
+}
+
+impl Writer {
+    /// A writer that goes on after `last`.
+    pub fn new(me: PeerId, last: u64, now: Now) -> Self {
+        Self {
+            me,
+            last,
+            commit: 0,
+            pending: BTreeMap::new(),
+            local: Vec::new(),
+            held: Vec::new(),
+            due_ms: None,
+            flight: None,
+            last_flush_ms: None,
+            tokens: BURST * 1000,
+            tokens_at_ms: now.ms,
+        }
+    }
+
+    /// The highest number given so far.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Writes a record; `None` makes it a tombstone.
+    pub fn write(&mut self, now: Now, key: RecordKey, value: Option<Vec<u8>>, urgency: Urgency) {
+        self.pending.insert(key, (now.wall, value));
+        self.hurry(now, urgency);
+    }
+
+    /// Writes something for this disk alone.
+    pub fn write_local(&mut self, now: Now, local: Local, urgency: Urgency) {
+        self.local.retain(|held| held.key != local.key);
+        self.local.push(local);
+        self.hurry(now, urgency);
+    }
+
+    /// Has an effect wait for everything that is written so far; performed at once where nothing is.
+    #[must_use]
+    pub fn hold(&mut self, effect: Effect) -> Option<Effect> {
+        if !self.pending.is_empty() || !self.local.is_empty() {
+            self.held.push(effect);
+        } else if let Some(flight) = &mut self.flight {
+            flight.held.push(effect);
+        } else {
+            return Some(effect);
+        }
+        None
+    }
+
+    /// When the next flush is due, if one is and none is under way.
+    pub fn deadline(&self) -> Option<u64> {
+        if self.flight.is_none() { self.due_ms } else { None }
+    }
+
+    /// The next flush, where it is due.
+    pub fn flush(&mut self, now: Now) -> Option<Effect> {
+        if self.flight.is_some() || self.due_ms.is_none_or(|due| due > now.ms) {
+            return None;
+        }
+        let records = std::mem::take(&mut self.pending).into_iter().map(|(key, (stamp, value))| {
+            self.last += 1;
+            Arc::new(Record { owner: self.me, key, seq: self.last, stamp, schema: SCHEMA, value })
+        });
+        let records: Vec<_> = records.collect();
+        let drafts = Draft::cut(self.me, self.last - records.len() as u64, records);
+        self.commit += 1;
+        let held = std::mem::take(&mut self.held);
+        self.flight = Some(Flight { commit: self.commit, drafts: drafts.clone(), held });
+        self.due_ms = None;
+        self.last_flush_ms = Some(now.ms);
+        self.tokens = self.tokens.saturating_sub(1000);
+        Some(Effect::Commit { commit: self.commit, drafts, local: std::mem::take(&mut self.local) })
+    }
+
+    /// A flush is durable. `None`: it is not the one under way.
+    pub fn committed(&mut self, commit: u64, signatures: &[Signature]) -> Option<Durable> {
+        let flight =
+            self.flight.take_if(|flight| flight.commit == commit && flight.drafts.len() == signatures.len())?;
+        let mut durable = Durable { frames: Vec::new(), stored: Vec::new(), held: flight.held };
+        for (draft, signature) in flight.drafts.into_iter().zip(signatures) {
+            let (frame, stored) = draft.seal(*signature);
+            durable.frames.push(Arc::new(frame));
+            durable.stored.extend(stored);
+        }
+        Some(durable)
+    }
+
+    /// Fills up what may leave at once: `per_second` flushes.
+    pub fn refill(&mut self, now: Now, per_second: u64) {
+        let passed = now.ms.saturating_sub(self.tokens_at_ms);
+        self.tokens = (self.tokens + passed.saturating_mul(per_second)).min(BURST * 1000);
+        self.tokens_at_ms = now.ms;
+    }
+
+    fn hurry(&mut self, now: Now, urgency: Urgency) {
+        let since = self.last_flush_ms.map_or(u64::MAX, |last| now.ms.saturating_sub(last));
+        let wait = match urgency {
+            _ if since >= QUIET_MS => 0,
+            Urgency::Now if self.tokens >= 1000 => 0,
+            Urgency::Now | Urgency::Urgent => URGENT_MS - since.min(URGENT_MS),
+            Urgency::Ordinary => ORDINARY_MS.saturating_sub(since),
+        };
+        let due = now.ms + wait;
+        self.due_ms = Some(self.due_ms.map_or(due, |held| held.min(due)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::record::Kind;
+
+    fn at(ms: u64) -> Now {
+        Now { ms, wall: ms }
+    }
+
+    fn key(id: &str) -> RecordKey {
+        RecordKey { kind: Kind::EVENT, id: id.into() }
+    }
+
+    #[test]
+    fn the_first_write_leaves_at_once_and_the_next_gather() {
+        let mut writer = Writer::new(PeerId([1; 32]), 7, at(0));
+        writer.write(at(0), key("a"), Some(vec![1]), Urgency::Ordinary);
+        let Some(Effect::Commit { commit, drafts, .. }) = writer.flush(at(0)) else { panic!("due at once") };
+        assert_eq!((drafts[0].prev, drafts[0].records.len()), (7, 1));
+        writer.write(at(1), key("b"), Some(vec![1]), Urgency::Ordinary);
+        writer.write(at(2), key("b"), Some(vec![2]), Urgency::Urgent);
+        assert!(writer.hold(Effect::Changed { apps: vec![] }).is_none());
+        assert!(writer.flush(at(60)).is_none(), "one at a time");
+        assert!(writer.committed(commit, &[Signature([0; 64])]).unwrap().held.is_empty());
+        assert_eq!(writer.deadline(), Some(50));
+        let Some(Effect::Commit { commit, drafts, .. }) = writer.flush(at(60)) else { panic!("due") };
+        assert_eq!(drafts[0].records.len(), 1, "two versions between two flushes are one");
+        assert_eq!(writer.committed(commit, &[Signature([0; 64])]).unwrap().held.len(), 1);
+        assert_eq!(writer.last(), 9);
+    }
+
+    #[test]
+    fn what_waits_for_nothing_goes_at_once() {
+        let mut writer = Writer::new(PeerId([1; 32]), 0, at(0));
+        assert!(writer.hold(Effect::Changed { apps: vec![] }).is_some());
+    }
+}

@@ -1,0 +1,4 @@
+//! Stewardship: what an app wants against what the ledger says runs. The loop is level-triggered:
+//! messages only wake it.
+
+pub mod reconcile;
