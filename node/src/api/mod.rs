@@ -60,8 +60,8 @@ use crate::handle::Handle;
 
 pub use check::check_spec;
 pub use doctor::Here;
-pub use events::Events;
-pub use forward::{Blob, CallError, Forward, Open, Peers, Streamed, fetch_blob, fetch_manifest};
+pub use events::{Events, rfc3339};
+pub use forward::{Blob, CallError, Duplex, Forward, Open, Peers, Streamed, fetch_blob, fetch_manifest};
 pub use guard::Door;
 pub use identity::{Identity, NAMESPACE, Verb, authorize};
 pub use images::{ImageError, Images, Imported, Manifest};
