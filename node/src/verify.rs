@@ -69,7 +69,7 @@ mod tests {
                 owner: owner.peer(),
                 after: 0,
                 through: 5,
-                replaces: false,
+                replaces_below: 0,
                 records,
                 more: false,
             })

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use axum::serve::{Listener, ListenerExt};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,8 +30,6 @@ const CONNECTIONS_MAX: usize = 1024;
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
 /// Open answers may take so long when the peer goes down.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Accepting failed, most likely for want of file descriptors: so long until the next attempt.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Binds the administrator's socket, mode 0660. A socket that a dead peer left is replaced; a living one's is not.
 pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
@@ -67,18 +66,17 @@ pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves the administrator, until `closing`.
 pub async fn serve_socket(router: Router, listener: UnixListener, closing: CancellationToken) {
-    let accept = async || listener.accept().await.map(|(stream, _)| stream);
-    serve(router, Door::Socket, accept, closing).await;
+    serve(router, Door::Socket, listener, closing).await;
 }
 
 /// Serves whoever has the token, until `closing`.
 pub async fn serve_tcp(router: Router, listener: TcpListener, closing: CancellationToken) {
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    };
-    serve(router, Door::Tcp, accept, closing).await;
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "small answers may be slow on this connection");
+        }
+    });
+    serve(router, Door::Tcp, listener, closing).await;
 }
 
 /// Serves one stream that an admitted peer has opened, until it ends or `closing`.
@@ -89,36 +87,29 @@ where
     converse(router, Door::Mesh(peer), stream, closing).await;
 }
 
-async fn serve<S, F>(router: Router, door: Door, accept: F, closing: CancellationToken)
+async fn serve<L>(router: Router, door: Door, mut listener: L, closing: CancellationToken)
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    F: AsyncFn() -> io::Result<S>,
+    L: Listener,
+    L::Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let open = TaskTracker::new();
     loop {
         let accepted = async {
             let place = room.clone().acquire_owned().await;
-            (accept().await, place)
+            (listener.accept().await.0, place)
         };
         let (stream, place) = tokio::select! {
             accepted = accepted => accepted,
             () = closing.cancelled() => break,
         };
-        match stream {
-            Ok(stream) => {
-                let talk = converse(router.clone(), door, stream, closing.clone());
-                open.spawn(async move {
-                    talk.await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, ?door, "no connection could be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-            }
-        }
+        let talk = converse(router.clone(), door, stream, closing.clone());
+        open.spawn(async move {
+            talk.await;
+            drop(place);
+        });
     }
+    drop(listener);
     open.close();
     open.wait().await;
 }

@@ -47,7 +47,8 @@ mod tests {
     fn identities_and_addresses_cross_the_border_and_back() {
         let ours = Identity::from_secret([5; 32]).peer();
         assert_eq!(peer_of(&libp2p_peer(&ours).unwrap()), Some(ours));
-        assert_eq!(libp2p_peer(&PeerId([0xff; 32])), None);
+        let pointless = (0..=255).filter(|n| libp2p_peer(&PeerId([*n; 32])).is_none()).count();
+        assert!((50..200).contains(&pointless), "about half of all numbers are no point of the curve: {pointless}");
         for text in ["127.0.0.1:7400", "[fd00::1]:80"] {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(socket_addr(&multiaddr(address)), Some(address));

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::behaviour::Order;
 use super::book::Book;
-use super::counters::{Counters, LogLimit};
+use super::counters::{Counters, LogLimits};
 use super::doors::{Door, Doors};
 use super::outbox::Outbox;
 use super::{MeshEvent, OpenError};
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub expulsion: Notify,
     pub outboxes: Mutex<HashMap<PeerId, Arc<Outbox>>>,
     pub counters: Counters,
-    pub log_limit: LogLimit,
+    pub log_limits: LogLimits,
     pub events: mpsc::Sender<MeshEvent>,
     pub opens: mpsc::Sender<Open>,
     pub runtime: Handle,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -70,19 +70,25 @@ impl Counter {
 }
 
 /// Lets one line a second through to the log: what strangers cause must not fill a disk.
+#[derive(Default)]
 pub(super) struct LogLimit {
-    start: Instant,
-    /// The second, counted from 1, in which the last line was written.
+    /// Wall clock, s, of the last line.
     last: AtomicU64,
 }
 
 impl LogLimit {
-    pub(super) fn new() -> Self {
-        Self { start: Instant::now(), last: AtomicU64::new(0) }
-    }
-
     pub(super) fn allows(&self) -> bool {
-        let second = self.start.elapsed().as_secs() + 1;
+        let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.last.swap(second, Ordering::Relaxed) != second
     }
+}
+
+/// One limit for each kind of line, so that none hides another.
+#[derive(Default)]
+pub(super) struct LogLimits {
+    pub(super) stranger: LogLimit,
+    pub(super) hello: LogLimit,
+    pub(super) malformed: LogLimit,
+    pub(super) handshake: LogLimit,
+    pub(super) streams: LogLimit,
 }

@@ -113,7 +113,7 @@ pub(super) async fn introduce(shared: Arc<Shared>, from: PeerId, stream: Stream,
         }
         Err(reason) => {
             shared.counters.hello_refused.add(1);
-            if shared.log_limit.allows() {
+            if shared.log_limits.hello.allows() {
                 tracing::warn!(peer = %from, reason, "a newcomer was refused");
             }
             Answer::Refused { reason }

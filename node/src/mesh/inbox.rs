@@ -25,7 +25,7 @@ pub(super) async fn read(shared: Arc<Shared>, from: PeerId, stream: Stream, tick
     drop(ticket);
     if let Some(Err(why)) = ended {
         shared.counters.malformed.add(1);
-        if shared.log_limit.allows() {
+        if shared.log_limits.malformed.allows() {
             tracing::warn!(peer = %from, why, "a malformed message: its stream is closed");
         }
         shared.tell(MeshEvent::Malformed { from, why }).await;

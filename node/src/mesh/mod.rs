@@ -146,7 +146,7 @@ impl Mesh {
             expulsion: Notify::new(),
             outboxes: Mutex::default(),
             counters: counters::Counters::default(),
-            log_limit: counters::LogLimit::new(),
+            log_limits: counters::LogLimits::default(),
             events,
             opens,
             runtime: tokio::runtime::Handle::current(),

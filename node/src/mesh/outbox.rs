@@ -99,7 +99,7 @@ impl Outbox {
 
     /// Queues a message; false where it was dropped instead.
     pub(super) fn send(shared: &Arc<Shared>, to: PeerId, packet: Packet) -> bool {
-        // A task ends only while nobody else holds this lock: the queue that is found is served.
+        // A task ends only when nobody but the map holds its outbox: the queue found here is served.
         let outbox = Outbox::of(shared, to);
         let size = packet.size();
         if outbox.queued_bytes.fetch_add(size, Relaxed) + size > QUEUE_BYTES_MAX

@@ -40,6 +40,9 @@ const IDLE: Duration = Duration::from_secs(120);
 const STRANGER_MAX: Duration = Duration::from_secs(2);
 /// One that has said hello has this many times as long to become one.
 const GREETING_LOOKS_MAX: u32 = 8;
+/// One stranger is named in the log at most so often, and so many are remembered for that.
+const NAMED_AGAIN: Duration = Duration::from_secs(600);
+const NAMED_MAX: usize = 256;
 /// The most connections that are in their handshake, and that one peer has.
 const PENDING_MAX: u32 = 256;
 const CONNECTIONS_MAX: u32 = 8;
@@ -63,6 +66,8 @@ pub(super) struct Task {
     waiting: HashMap<libp2p::PeerId, Vec<Order>>,
     /// Connections of identities that are no members, the oldest first.
     strangers: VecDeque<Stranger>,
+    /// Strangers that were named in the log, and when.
+    named: HashMap<PeerId, Instant>,
 }
 
 struct Stranger {
@@ -93,8 +98,8 @@ impl Task {
         let behaviour = Behaviour { limits: connection_limits::Behaviour::new(limits), streams };
         let mut swarm = swarm(identity, behaviour)?;
         swarm.listen_on(multiaddr(listen)).map_err(|error| failed(io::Error::other(error)))?;
-        let (waiting, strangers) = (HashMap::new(), VecDeque::new());
-        let mut task = Self { swarm, shared, opens, arrivals, waiting, strangers };
+        let (waiting, strangers, named) = (HashMap::new(), VecDeque::new(), HashMap::new());
+        let mut task = Self { swarm, shared, opens, arrivals, waiting, strangers, named };
         let listening = task.listening(listen).await.map_err(failed)?;
         Ok((task, listening))
     }
@@ -159,7 +164,7 @@ impl Task {
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => self.dial_failed(peer, &error),
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 self.shared.counters.handshakes_failed.add(1);
-                if self.shared.log_limit.allows() {
+                if self.shared.log_limits.handshake.allows() {
                     tracing::info!(address = %send_back_addr, %error, "a connection was not one of a peer");
                 }
             }
@@ -237,7 +242,7 @@ impl Task {
         let shared = self.shared.clone();
         if ticket.is_none() && door != Door::Hello {
             shared.counters.streams_refused.add(1);
-            if shared.log_limit.allows() {
+            if shared.log_limits.streams.allows() {
                 tracing::warn!(peer = %from, protocol = door.name(), "too many streams are open: one is refused");
             }
             return;
@@ -284,7 +289,14 @@ impl Task {
         self.swarm.close_connection(stranger.id);
         if !standing.has_greeted() {
             self.shared.counters.strangers.add(1);
-            if self.shared.log_limit.allows() {
+            // A peer that was removed dials for ever: its line comes once in a while.
+            let now = Instant::now();
+            if self.named.len() >= NAMED_MAX {
+                self.named.clear();
+            }
+            let is_new = self.named.get(&stranger.peer).is_none_or(|named| now - *named > NAMED_AGAIN);
+            if is_new && self.shared.log_limits.stranger.allows() {
+                self.named.insert(stranger.peer, now);
                 let Stranger { peer, address, .. } = &stranger;
                 tracing::warn!(%peer, address, "a stranger: it is no member and showed no invitation");
             }

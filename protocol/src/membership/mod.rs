@@ -1,9 +1,11 @@
 //! Who is there: observers, verdicts, and the storm gate.
 //!
 //! Every peer is watched by a few others, its *observers*: those of the members not down that weigh
-//! most for it in rendezvous hashing, so that everybody computes the same ones. Heartbeats cross
-//! every standing link each second. An observer that misses a few writes a *verdict* against the
-//! subject's present *life*; the verdict spreads like any record. A subject that lives hears of it
+//! most for it in rendezvous hashing, so that everybody computes the same ones. Observer and observed
+//! keep a standing link, and heartbeats cross it both ways each second. Whichever end misses a few
+//! writes a *verdict* against the other's present *life*; the verdict spreads like any record. (Were
+//! it the observer alone, a peer that has lost all its observers would never learn of it, never draw
+//! others, and so stay an island: found where ninety of a hundred die.) A subject that lives hears of it
 //! over any of its links and raises its life, which makes the verdict void; one that does not is
 //! *down* a little later, everywhere. Then the observers of those that are left are drawn anew, and
 //! so the death of most of a cluster is found in a few rounds. (After SWIM, Das et al. 2002, the
@@ -169,9 +171,10 @@ pub struct Membership {
     touched: BTreeSet<u32>,
     /// To be judged again at this time.
     alarms: BTreeSet<(u64, u32)>,
-    /// Those that this peer observes, and since when.
-    subjects: BTreeMap<u32, u64>,
-    linked: BTreeSet<u32>,
+    /// Those that this peer observes or is observed by, and since when.
+    watched: BTreeMap<u32, u64>,
+    /// The links that are up, and since when.
+    linked: BTreeMap<u32, u64>,
     /// Links that came up since the last tick.
     greet: BTreeSet<u32>,
     /// The last [`Order::Links`].
@@ -213,8 +216,8 @@ impl Membership {
             draw: Draw::new(tuning.observers),
             touched: BTreeSet::new(),
             alarms: BTreeSet::new(),
-            subjects: BTreeMap::new(),
-            linked: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            linked: BTreeMap::new(),
             greet: BTreeSet::new(),
             wanted: Vec::new(),
             probes: Probes::new(me, now.ms),
@@ -294,7 +297,7 @@ impl Membership {
         let at = self.intern(*peer);
         if at == ME {
         } else if up {
-            self.linked.insert(at);
+            self.linked.entry(at).or_insert(now.ms);
             self.greet.insert(at);
         } else {
             self.linked.remove(&at);
@@ -354,7 +357,7 @@ impl Membership {
         if !self.touched.is_empty() || !self.orders.is_empty() || !self.greet.is_empty() {
             return self.last_ms;
         }
-        let accuse = self.subjects.iter().filter_map(|(at, since)| self.due(*at, *since));
+        let accuse = self.watched.iter().filter_map(|(at, since)| self.due(*at, *since));
         let judge = self.alarms.first().map(|alarm| alarm.0);
         accuse.chain(judge).chain(self.gate.deadline()).chain(self.probe_deadline()).fold(self.beat_ms, u64::min)
     }
@@ -436,9 +439,9 @@ impl Membership {
     /// Draws observers anew where members have come or gone.
     fn redraw(&mut self, now: Now) {
         if self.draw.settle() {
-            let before = std::mem::take(&mut self.subjects);
+            let before = std::mem::take(&mut self.watched);
             let since = |at: u32| (at, before.get(&at).copied().unwrap_or(now.ms));
-            self.subjects = self.draw.observed_by(ME).map(since).collect();
+            self.watched = self.draw.observers(ME).chain(self.draw.observed_by(ME)).map(since).collect();
         }
     }
 
@@ -447,7 +450,8 @@ impl Membership {
         let mut to = std::mem::take(&mut self.greet);
         if now.ms >= self.beat_ms {
             self.beat_ms = now.ms + self.tuning.heartbeat_ms;
-            to.clone_from(&self.linked);
+            to.extend(self.linked.keys());
+            self.remind(now);
         }
         let life = self.peers[ME as usize].life;
         let order = |at: u32| Order::Heartbeat { to: self.peers[at as usize].id, life };

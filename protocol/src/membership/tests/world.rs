@@ -115,6 +115,10 @@ impl World {
         (node.brain, node.inbox, node.wanted) = (brain, Vec::new(), BTreeSet::new());
         self.nodes[n] = Some(node);
         self.tick(n);
+        let stale: Vec<(usize, usize)> = self.up.keys().copied().filter(|(a, b)| *a == n || *b == n).collect();
+        for pair in stale {
+            self.drop_link(pair);
+        }
     }
 
     pub fn pause(&mut self, n: usize, ms: u64) {
@@ -193,17 +197,18 @@ impl World {
 
     fn picture(&self) -> String {
         let row = |n: usize| (0..self.ids.len()).map(move |of| format!("{:?}", self.state(n, of))).collect::<Vec<_>>();
-        self.running().into_iter().take(4).map(|n| format!("\n{n}: {:?}", row(n))).collect()
+        self.running().into_iter().take(9).map(|n| format!("\n{n}: {:?}", row(n))).collect()
     }
 
     fn step(&mut self) {
         self.now += STEP;
-        if self.now % 100 == 0 {
+        if self.now.is_multiple_of(100) {
             self.manage_links();
         }
-        if self.now % 10_000 == 0 {
+        if self.now.is_multiple_of(10_000) {
             let links: Vec<(usize, usize)> = self.up.keys().copied().collect();
-            for (one, other) in links.into_iter().filter(|pair| pair.0 % 3 == (pair.1 % 3)) {
+            let turn = self.now as usize / 10_000;
+            for (one, other) in links.into_iter().filter(|pair| (pair.0 + pair.1 + turn).is_multiple_of(3)) {
                 self.exchange(one, other);
             }
         }
