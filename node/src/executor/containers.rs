@@ -136,13 +136,14 @@ impl Containers {
     }
 
     async fn tell(&self, claim: ClaimId, phase: Phase, report: TaskReport) {
-        self.roll.note(claim, phase, report.clone());
-        self.say(Told::Task { claim, report }).await;
+        if self.roll.note(claim, phase, &report) {
+            self.say(Told::Task { claim, report }).await;
+        }
     }
 
     /// A new task, from its image to its end.
     async fn begin(self: Arc<Self>, claim: ClaimId, spec: Arc<TaskSpec>, mut wished: watch::Receiver<Wish>) {
-        self.tell(claim, Phase::Starting, TaskReport::Starting).await;
+        self.say(Told::Task { claim, report: TaskReport::Starting }).await;
         let ready = tokio::select! {
             ready = self.prepare(&spec) => ready,
             _ = wished.wait_for(|wish| wish.gone_by.is_some()) => Err("it was stopped before it started".into()),

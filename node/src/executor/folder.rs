@@ -158,12 +158,12 @@ impl Folder {
     /// holds it, and so it tells whether a shim lives.
     pub fn listen(&self) -> io::Result<UnixListener> {
         let _ = fs::remove_file(self.0.join("control.sock"));
-        self.in_reach("control.sock", |path| UnixListener::bind(path))
+        self.in_reach("control.sock", UnixListener::bind)
     }
 
     /// Knocks at the control socket; refused where no shim lives.
     pub fn connect(&self) -> io::Result<UnixStream> {
-        self.in_reach("control.sock", |path| UnixStream::connect(path))
+        self.in_reach("control.sock", UnixStream::connect)
     }
 
     /// A socket's path may have 107 bytes and a data folder may lie deeper: the way through a
