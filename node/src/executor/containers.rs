@@ -60,7 +60,9 @@ impl Containers {
     ) -> io::Result<Self> {
         config.data = std::path::absolute(&config.data)?;
         config.hide.push(config.data.clone());
-        Folder::at(config.data.join("executor/tasks")).create()?;
+        for name in ["tasks", "bench"] {
+            Folder::at(config.data.join("executor").join(name)).create()?;
+        }
         etc::refresh(&config.data.join("executor/etc"))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
@@ -82,6 +84,10 @@ impl Containers {
 
     pub fn tasks(&self) -> PathBuf {
         self.config.data.join("executor/tasks")
+    }
+
+    fn bench(&self) -> PathBuf {
+        self.config.data.join("executor/bench")
     }
 
     pub fn logs(&self) -> LogStore {
@@ -224,6 +230,7 @@ impl Containers {
                 pids: limit("pids").unwrap_or(PIDS_DEFAULT),
             },
             etc,
+            bench: self.bench(),
             hide: self.config.hide.clone(),
             log_bytes_max: LOG_BYTES_MAX,
         }

@@ -82,8 +82,7 @@ fn run(folder: &Folder) -> io::Result<()> {
     folder.write_exit(&exit)?;
     remove_cgroup(&hierarchies, &plan);
     visitors.set(State::Ended { exit });
-    // The mounts first, or what lies below them would be removed with them.
-    let _ = nix::mount::umount2(&folder.bundle().join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
+    // Its mounts are no hindrance: they lie elsewhere, and go with this process.
     folder.clear();
     Ok(())
 }
@@ -115,7 +114,7 @@ fn start(folder: &Folder, plan: &Plan, life: &mut Life, hierarchies: &Hierarchie
     let stdin: OwnedFd = File::open("/dev/null").map_err(said)?.into();
     hierarchies.hold(&plan.cgroup).map_err(|error| format!("its cgroup cannot be made: {error}"))?;
     let streams = Streams { stdin, stdout: stdout_in, stderr: stderr_in };
-    let made = container::create(folder, plan, &root, process, streams);
+    let made = container::create(plan, &root, process, streams);
     let mut created = made.map_err(|error| format!("its container cannot be made: {error}"))?;
     let outputs = Outputs::new(folder, plan.log_bytes_max, stdout, stderr);
     let outputs = outputs.map_err(|error| format!("its log cannot be written: {error}"))?;
