@@ -271,11 +271,25 @@ on_containers! {
         assert!(said.contains("CapEff:\t00000000000404fb") && said.contains("CapBnd:\t00000000000404fb"), "{said}");
         assert_eq!(said.matches("Operation not permitted").count(), 3, "{said}");
         assert!(said.contains("dmesg: ") && said.ends_with("\n0\n"), "{said}");
-        // Threads and processes are allowed where namespaces are not.
-        let (code, said) = peer.run(host(&["python3", "-c",
-            "import threading,subprocess;t=threading.Thread(target=print,args=('thread',));t.start();t.join();print(end='',flush=True);subprocess.run(['echo','process'])"
-        ])).await;
-        assert_eq!((code, said.as_str()), (0, "thread\nprocess\n"));
+        // Threads, processes and the network are allowed where namespaces and the kernel's
+        // cryptography are not.
+        let program = "\
+import ctypes, errno, socket, subprocess, threading
+thread = threading.Thread(target=print, args=('thread',), kwargs={'flush': True})
+thread.start(); thread.join()
+subprocess.run(['echo', 'process'])
+for family in (socket.AF_INET, socket.AF_UNIX, socket.AF_NETLINK, socket.AF_ALG, socket.AF_VSOCK):
+    try:
+        socket.socket(family, socket.SOCK_DGRAM if family != socket.AF_ALG else socket.SOCK_SEQPACKET).close()
+        print('socket', family.name)
+    except OSError as error:
+        print('no', family.name, errno.errorcode[error.errno])
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0), errno.errorcode[ctypes.get_errno()])
+";
+        let (code, said) = peer.run(host(&["python3", "-c", program])).await;
+        let wanted = "thread\nprocess\nsocket AF_INET\nsocket AF_UNIX\nsocket AF_NETLINK\nno AF_ALG EPERM\nno AF_VSOCK EPERM\n-1 EPERM\n";
+        assert_eq!((code, said.as_str()), (0, wanted));
     }
 }
 

@@ -140,7 +140,7 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
     let process = match &plan.image {
         Image::Host => FirstProcess {
             arguments: plan.command.clone(),
-            environment: with_path(own.collect()),
+            environment: sound(own.collect()),
             working_dir: "/".into(),
             user: identity::User::default(),
         },
@@ -153,7 +153,7 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
                 .map_err(|error| format!("its working folder {working_dir:?} cannot be made: {error}"))?;
             FirstProcess {
                 arguments: entrypoint.iter().chain(command).cloned().collect(),
-                environment: with_path(kept.chain(own).collect()),
+                environment: sound(kept.chain(own).collect()),
                 working_dir: working_dir.to_owned(),
                 user: identity::user_of(root, user)?,
             }
@@ -165,7 +165,9 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
     Ok(process)
 }
 
-fn with_path(mut environment: Vec<String>) -> Vec<String> {
+/// The environment without what no environment can hold, and never without a PATH.
+fn sound(mut environment: Vec<String>) -> Vec<String> {
+    environment.retain(|line| !line.contains('\0') && line.find('=').is_some_and(|length| length > 0));
     if !environment.iter().any(|line| line.starts_with("PATH=")) {
         environment.push(DEFAULT_PATH.into());
     }

@@ -167,11 +167,21 @@ impl Peer {
         }
     }
 
+    fn shim(&self, claim: ClaimId) -> i32 {
+        let life = std::fs::read(self.folder(claim).join("life.json")).unwrap();
+        let life: serde_json::Value = serde_json::from_slice(&life).unwrap();
+        life["shim"]["pid"].as_i64().unwrap() as i32
+    }
+
+    /// The container's description, which only its shim's mount namespace holds.
+    pub fn config_file(&self, claim: ClaimId) -> PathBuf {
+        let bench = self.data.path().join("executor/bench/config.json");
+        Path::new("/proc").join(self.shim(claim).to_string()).join("root").join(bench.strip_prefix("/").unwrap())
+    }
+
     /// Kills the shim of a running task.
     pub fn kill_shim(&self, claim: ClaimId) {
-        let life: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(self.folder(claim).join("life.json")).unwrap()).unwrap();
-        let pid = life["shim"]["pid"].as_i64().unwrap() as i32;
+        let pid = self.shim(claim);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 
