@@ -210,6 +210,37 @@ impl Peer {
     }
 }
 
+/// A test that failed leaves nothing behind either.
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        self.executor = None;
+        let tasks = self.data.path().join("executor/tasks");
+        for claim in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+            let name = claim.file_name().to_string_lossy().into_owned();
+            if let Some(claim) = ClaimId::from_hex(&name)
+                && self.folder(claim).join("control.sock").exists()
+            {
+                self.kill_shim(claim);
+            }
+        }
+        for _ in 0..100 {
+            let all = list("/sys/fs/cgroup").into_iter().map(|root| root.join(&self.prefix));
+            let left: Vec<_> = all.filter(|cgroup| cgroup.exists()).collect();
+            if left.is_empty() {
+                return;
+            }
+            for cgroup in left {
+                list(&cgroup).iter().filter(|path| path.is_dir()).for_each(|leaf| drop(std::fs::remove_dir(leaf)));
+                let _ = std::fs::remove_dir(cgroup);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 fn executor(data: &Path, prefix: &str, hide: &[PathBuf], fetch: Arc<dyn Fetch>) -> (Executor, mpsc::Receiver<Told>) {
     let (reports, told) = mpsc::channel(64);
     let config = Config {
@@ -262,6 +293,6 @@ pub fn of_image(image: &str, command: &[&str]) -> TaskSpec {
     }
 }
 
-fn list(folder: &str) -> Vec<PathBuf> {
+fn list(folder: impl AsRef<Path>) -> Vec<PathBuf> {
     std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect()
 }
