@@ -14,11 +14,13 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::{ClusterId, PeerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Forward, Here};
 use crate::config::Config;
@@ -76,6 +78,9 @@ pub enum PeerError {
     Panicked,
 }
 
+/// How long open answers may take when the peer goes down.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
 /// Runs a peer until it is told to stop or cannot go on.
 pub async fn run(config: Config, folder: Folder) -> Result<(), PeerError> {
     let mut signals = Signals::listen().map_err(PeerError::Signals)?;
@@ -128,6 +133,8 @@ struct Peer {
     tasks: Arc<dyn Tasks>,
     /// Ends the doors.
     closing: CancellationToken,
+    /// Open doors.
+    serving: TaskTracker,
     /// Ends the brain.
     stop: CancellationToken,
     ended: oneshot::Receiver<Ended>,
@@ -183,13 +190,13 @@ impl Peer {
             closing: closing.clone(),
         });
         tokio::spawn(network::carry(heard, happenings.clone(), handle.clone(), router.clone(), closing.clone()));
-        doors.open(&router, &handle, &config.name, &closing);
+        let serving = doors.open(&router, &handle, &config.name, &closing);
         let counted = mesh.clone();
         let count = move || counters.set(counted.counters().refused());
         let present = move || images.as_ref().map(names).unwrap_or_default();
         tokio::spawn(watch::measure(describe, present, count, handle.clone(), happenings));
 
-        let peer = Self { me, config, folder, handle, mesh, tasks, closing, stop, ended };
+        let peer = Self { me, config, folder, handle, mesh, tasks, closing, serving, stop, ended };
         peer.greet(&belonging).await;
         Ok(peer)
     }
@@ -222,6 +229,7 @@ impl Peer {
             goodbye::announce_restart(&self.handle).await;
         }
         self.closing.cancel();
+        let _ = tokio::time::timeout(FAREWELL_MAX, self.serving.wait()).await;
         self.stop.cancel();
         let _ = (&mut self.ended).await;
         self.mesh.shutdown().await;

@@ -8,6 +8,7 @@ use rialto_protocol::api::EventRow;
 use rialto_protocol::ids::{ClusterId, InvitationId, PeerId};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::folder::Folder;
 use super::{PeerError, watch::Describe};
@@ -76,15 +77,18 @@ impl Doors {
         self.dns.as_ref().map(Dns::address)
     }
 
-    /// Serves at all doors until `closing`.
-    pub fn open(self, router: &Router, handle: &Handle, machine: &str, closing: &CancellationToken) {
-        tokio::spawn(api::serve_socket(router.clone(), self.socket, closing.clone()));
+    /// Serves at all doors until `closing`. What is waited for at the end is in the tracker.
+    pub fn open(self, router: &Router, handle: &Handle, machine: &str, closing: &CancellationToken) -> TaskTracker {
+        let serving = TaskTracker::new();
+        serving.spawn(api::serve_socket(router.clone(), self.socket, closing.clone()));
         if let Some((listener, _)) = self.tcp {
-            tokio::spawn(api::serve_tcp(router.clone(), listener, closing.clone()));
+            serving.spawn(api::serve_tcp(router.clone(), listener, closing.clone()));
         }
         if let Some(dns) = self.dns {
-            tokio::spawn(dns.serve(Arc::new(handle.clone()), machine.to_owned(), closing.clone()));
+            serving.spawn(dns.serve(Arc::new(handle.clone()), machine.to_owned(), closing.clone()));
         }
+        serving.close();
+        serving
     }
 }
 

@@ -45,6 +45,8 @@ pub async fn end_tasks(me: PeerId, folder: &Folder, handle: &Handle, tasks: &dyn
         changes.borrow_and_update();
         let Some(live) = handle.read(move |brain, now| live_tasks(brain.view(now), &me)).await else { return };
         if live.is_empty() {
+            // Draining already, so this changes nothing: it is answered when all claims are durable.
+            let _ = timeout(GOODBYE_MAX, handle.request(Request::Drain { on: true })).await;
             return;
         }
         for (claim, grace_ms) in live {
