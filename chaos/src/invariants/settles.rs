@@ -43,7 +43,7 @@ pub fn differences(world: &World, drained: Option<usize>) -> Vec<String> {
     if found.is_empty() {
         found = ledgers(world, &up);
     }
-    found.truncate(DIFFERENCES_MAX);
+    found.truncate(DIFFERENCES_MAX + 1);
     found
 }
 
@@ -123,7 +123,12 @@ fn work(world: &World, reader: usize) -> Vec<String> {
     for (task, containers) in live.iter().filter(|(task, _)| !expected.contains(task)) {
         found.push(format!("{task} (generation {}) is not wanted and runs on {containers:?}", task.app.generation));
     }
-    if found.is_empty() && !batches.is_empty() {
+    if !found.is_empty() {
+        found.truncate(DIFFERENCES_MAX);
+        found.push(stewards(world));
+        return found;
+    }
+    if !batches.is_empty() {
         let mut rows: BTreeMap<String, Vec<TaskRow>> = BTreeMap::new();
         for row in view.tasks(&TaskFilter { all: true, ..TaskFilter::default() }) {
             rows.entry(row.task.clone()).or_default().push(row);
@@ -134,6 +139,26 @@ fn work(world: &World, reader: usize) -> Vec<String> {
         }
     }
     found
+}
+
+/// Who looks after the apps, as each machine sees it, and what waits there: for people who look for
+/// the cause.
+fn stewards(world: &World) -> String {
+    let mut text = String::from("stewards:");
+    for at in 0..world.machines.len() {
+        let Some(view) = look(world, at) else { continue };
+        let apps: Vec<String> =
+            view.apps().iter().map(|app| format!("{} {}", app.app, app.steward.as_deref().unwrap_or("-"))).collect();
+        let odd: Vec<String> = view
+            .tasks(&TaskFilter::default())
+            .into_iter()
+            .filter(|row| row.ended_at.is_none() && row.state != "running")
+            .map(|row| format!("{} {} {}", row.task, row.state, row.reason.unwrap_or_default()))
+            .take(10)
+            .collect();
+        text += &format!("\n    m{at}: {} | {} | {:?}", apps.join(", "), odd.join(", "), view.remarks());
+    }
+    text
 }
 
 fn kept_up(containers: &[(usize, Phase)]) -> Option<String> {
