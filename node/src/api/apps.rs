@@ -1,0 +1,138 @@
+//! Apps: what people want.
+
+use axum::Json;
+use rialto_protocol::api::{Answer, App, Apps, Changed, DeployBody, ErrorCode, ScaleBody, Tasks};
+use rialto_protocol::effect::Reply;
+use rialto_protocol::event::Request;
+use serde::Deserialize;
+
+use super::check::{check_app_name, check_replicas, check_service_name, check_spec};
+use super::extract::{self, Options, Segment, change_id};
+use super::identity::{Identity, Verb};
+use super::problem::Problem;
+use super::progress::{Target, is_finished, is_running};
+use super::tasks::{Until, wait as wait_for};
+use super::{Api, Shared};
+
+pub async fn list(api: Shared, identity: Identity) -> Result<Json<Answer<Apps>>, Problem> {
+    identity.may(Verb::Look)?;
+    api.answer(|view| Ok(Apps { apps: view.apps() })).await
+}
+
+pub async fn one(api: Shared, identity: Identity, Segment(name): Segment) -> Result<Json<Answer<App>>, Problem> {
+    identity.may(Verb::Look)?;
+    api.answer(move |view| view.app(&name).ok_or_else(|| no_such_app(&name))).await
+}
+
+pub async fn deploy(
+    api: Shared,
+    identity: Identity,
+    Segment(app): Segment,
+    extract::Json(body): extract::Json<DeployBody>,
+) -> Result<Json<Answer<Changed>>, Problem> {
+    identity.may(Verb::ChangeApps)?;
+    check_app_name(&app)?;
+    check_spec(&body.spec)?;
+    let change = change_id(&body.change)?;
+    api.change(Request::Deploy { change, author: identity.name(), app, spec: body.spec }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeOptions {
+    change: Option<String>,
+}
+
+pub async fn remove(
+    api: Shared,
+    identity: Identity,
+    Segment(app): Segment,
+    Options(options): Options<ChangeOptions>,
+) -> Result<Json<Answer<Changed>>, Problem> {
+    identity.may(Verb::ChangeApps)?;
+    check_app_name(&app)?;
+    let change = options.change.ok_or_else(|| {
+        Problem::invalid("a removal needs an id, so that sending it twice is harmless")
+            .at("change")
+            .hint("add ?change= and 32 hexadecimal digits")
+    })?;
+    api.change(Request::Remove { change: change_id(&change)?, author: identity.name(), app }).await
+}
+
+pub async fn scale(
+    api: Shared,
+    identity: Identity,
+    Segment(app): Segment,
+    extract::Json(body): extract::Json<ScaleBody>,
+) -> Result<Json<Answer<Changed>>, Problem> {
+    identity.may(Verb::ChangeApps)?;
+    check_app_name(&app)?;
+    check_replicas(body.replicas)?;
+    if let Some(service) = &body.service {
+        check_service_name(service)?;
+    }
+    let ScaleBody { change, service, replicas } = body;
+    let change = change_id(&change)?;
+    api.change(Request::Scale { change, author: identity.name(), app, service, replicas }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitOptions {
+    until: Until,
+    timeout_ms: Option<u64>,
+}
+
+pub async fn wait(
+    api: Shared,
+    identity: Identity,
+    Segment(app): Segment,
+    Options(options): Options<WaitOptions>,
+) -> Result<Json<Answer<Tasks>>, Problem> {
+    identity.may(Verb::Look)?;
+    let asked = app.clone();
+    let short = api.handle.read(move |brain, now| {
+        let view = brain.view(now);
+        view.app(&asked).and_then(|app| view.unplaceable(&app.spec))
+    });
+    if let Some(short) = short.await.ok_or_else(Problem::going_down)? {
+        return Err(unplaceable(&short));
+    }
+    let target = Target::of(&app);
+    let found = wait_for(&api, &app, options.timeout_ms, |seen| {
+        let Some(app) = &seen.app else { return Some(None) };
+        let done = match options.until {
+            Until::Running => is_running(&target, app, &seen.rows),
+            Until::Finished => is_finished(&target, Some(app), &seen.rows),
+        };
+        done.then(|| Some(seen.rows.clone()))
+    });
+    let tasks = found.await?.ok_or_else(|| no_such_app(&app))?;
+    api.answer(move |view| Ok(Tasks { tasks, remarks: view.remarks() })).await
+}
+
+/// The refusal of what no known machine could ever hold.
+pub fn unplaceable(short: &str) -> Problem {
+    Problem::new(ErrorCode::Unplaceable, format!("no machine could ever hold it: {short}"))
+        .at("spec")
+        .hint("ask for less, or add a machine that has it")
+}
+
+fn no_such_app(name: &str) -> Problem {
+    Problem::not_found(format!("app {name}")).at("app")
+}
+
+impl Api {
+    /// Has the brain change a document.
+    pub(super) async fn change(&self, request: Request) -> Result<Json<Answer<Changed>>, Problem> {
+        match self.handle.request(request).await? {
+            Reply::Changed { app, copies, changed } => {
+                self.answer_with(Changed { app: app.name, generation: app.generation, copies, changed }).await
+            }
+            other => {
+                tracing::error!(?other, "the brain answered a change with something else");
+                Err(Problem::new(ErrorCode::Internal, "the change was answered with something else"))
+            }
+        }
+    }
+}

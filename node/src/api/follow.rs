@@ -1,0 +1,212 @@
+//! Following tasks: their states and what they print, on whatever machine they run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use futures::StreamExt;
+use rialto_protocol::api::{LogLine, TaskRow};
+use rialto_protocol::view::ClaimAt;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Api;
+use super::logs::print;
+use super::problem::Problem;
+use super::progress::{Target, has_ended, is_finished, present};
+use super::watch::{Seen, Watching};
+
+/// The most lines that wait for a slow reader.
+pub const LINES_MAX: usize = 64;
+
+/// The lines of an answer, on their way to whoever follows.
+#[derive(Clone)]
+pub struct Lines(mpsc::Sender<Bytes>);
+
+impl Lines {
+    /// A way in, and the answer's body.
+    pub fn open() -> (Self, mpsc::Receiver<Bytes>) {
+        let (sender, receiver) = mpsc::channel(LINES_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// `false`: nobody reads any more.
+    pub async fn send(&self, line: &LogLine) -> bool {
+        let Ok(mut bytes) = serde_json::to_vec(line) else { return true };
+        bytes.push(b'\n');
+        self.send_raw(bytes.into()).await
+    }
+
+    /// Sends what is a line already, its end included.
+    pub async fn send_raw(&self, line: Bytes) -> bool {
+        self.0.send(line).await.is_ok()
+    }
+
+    pub async fn fail(&self, problem: Problem) -> bool {
+        self.send(&LogLine::Failed(problem.into_body())).await
+    }
+
+    pub async fn closed(&self) {
+        self.0.closed().await
+    }
+}
+
+/// An answer of lines.
+pub fn stream_of(lines: mpsc::Receiver<Bytes>) -> Response {
+    super::ndjson(Body::from_stream(ReceiverStream::new(lines).map(Ok::<_, Infallible>)))
+}
+
+/// What to follow, and how.
+pub struct Follow {
+    pub target: Target,
+    /// Of what was printed before, only so many lines of each task.
+    pub tail: Option<usize>,
+    /// Whether changes of state are lines, too.
+    pub states: bool,
+    /// Comes when the app is deployed: until then that there is none of it means nothing.
+    pub deployed: Option<oneshot::Receiver<()>>,
+}
+
+/// Follows until nothing more can come, nobody listens, or the peer goes down.
+pub async fn follow(api: Arc<Api>, what: Follow, lines: Lines, _permit: OwnedSemaphorePermit) {
+    let Follow { target, tail, states, mut deployed } = what;
+    let Some(mut watching) = api.watches.watch(target.app()).await else {
+        lines.fail(Problem::going_down()).await;
+        return;
+    };
+    let mut chosen = Chosen::new(target.clone(), tail);
+    let mut told = Told::default();
+    let mut printing: JoinSet<String> = JoinSet::new();
+    let mut unfinished: BTreeSet<String> = BTreeSet::new();
+    loop {
+        for (claim, tail) in chosen.fresh(&watching.seen) {
+            let name = claim.claim.hex();
+            unfinished.insert(name.clone());
+            let (api, watching, lines) = (api.clone(), watching.clone(), lines.clone());
+            printing.spawn(async move {
+                print(&api, claim, tail, Some(watching), &lines).await;
+                name
+            });
+        }
+        if states && !told.tell(&watching.seen, &target, &unfinished, &lines).await {
+            return;
+        }
+        let seen = &watching.seen;
+        if deployed.is_none() && printing.is_empty() && is_over(&target, seen) {
+            let present = present(seen.rows.iter().filter(|row| target.means(row)));
+            if states && present.is_empty() {
+                lines.fail(Problem::not_found(format!("{} is gone: its tasks were", target.app()))).await;
+            }
+            return;
+        }
+        tokio::select! {
+            changed = watching.changed() => if !changed {
+                lines.fail(Problem::going_down()).await;
+                return;
+            },
+            Some(printed) = printing.join_next(), if !printing.is_empty() => match printed {
+                Ok(claim) => drop(unfinished.remove(&claim)),
+                Err(_) => unfinished.clear(),
+            },
+            answered = async { deployed.as_mut().expect("it is asked for only where there is one").await },
+                if deployed.is_some() =>
+            {
+                if answered.is_err() {
+                    return;
+                }
+                deployed = None;
+                // What was seen before the deploy is no ground to call anything finished.
+                match api.watches.watch(target.app()).await {
+                    Some(fresh) => watching = fresh,
+                    None => return,
+                }
+            }
+            () = lines.closed() => return,
+            () = api.closing.cancelled() => {
+                lines.fail(Problem::going_down()).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Whether nothing more will come.
+fn is_over(target: &Target, seen: &Seen) -> bool {
+    match target {
+        Target::Tasks { .. } => is_finished(target, seen.app.as_ref(), &seen.rows),
+        Target::Claim { claim, .. } => {
+            let claim = seen.claims.iter().find(|other| other.claim.hex() == *claim);
+            claim.is_none_or(|claim| has_ended(&claim.row))
+        }
+    }
+}
+
+/// Which claims' output is wanted: of each task the newest attempt that has begun when the following begins, and
+/// every later one.
+pub struct Chosen {
+    target: Target,
+    tail: Option<usize>,
+    from: Option<BTreeMap<String, u32>>,
+    seen: BTreeSet<String>,
+}
+
+impl Chosen {
+    pub fn new(target: Target, tail: Option<usize>) -> Self {
+        Self { target, tail, from: None, seen: BTreeSet::new() }
+    }
+
+    /// Claims that are to be read and were not yet, each with how much of its past is wanted.
+    pub fn fresh(&mut self, seen: &Seen) -> Vec<(ClaimAt, Option<usize>)> {
+        let wanted: Vec<&ClaimAt> = seen.claims.iter().filter(|claim| self.target.means(&claim.row)).collect();
+        let first = self.from.is_none();
+        let from = self.from.get_or_insert_with(|| {
+            let mut from = BTreeMap::new();
+            for claim in wanted.iter().filter(|claim| claim.row.started_at.is_some()) {
+                let attempt = from.entry(claim.row.task.clone()).or_insert(claim.row.attempt);
+                *attempt = claim.row.attempt.max(*attempt);
+            }
+            from
+        });
+        let mut fresh: Vec<(ClaimAt, Option<usize>)> = Vec::new();
+        for claim in wanted {
+            let recent = from.get(&claim.row.task).is_none_or(|from| claim.row.attempt >= *from);
+            // A claim that ended without having begun never printed anything.
+            let silent = has_ended(&claim.row) && claim.row.started_at.is_none();
+            if recent && !silent && self.seen.insert(claim.claim.hex()) {
+                fresh.push((claim.clone(), if first { self.tail } else { None }));
+            }
+        }
+        fresh.sort_by(|(a, _), (b, _)| (&a.row.task, a.row.attempt).cmp(&(&b.row.task, b.row.attempt)));
+        fresh
+    }
+}
+
+/// What was told of each task.
+#[derive(Default)]
+struct Told(BTreeMap<String, TaskRow>);
+
+impl Told {
+    /// Tells what is new; that a claim has ended is told after everything it printed.
+    async fn tell(&mut self, seen: &Seen, target: &Target, printing: &BTreeSet<String>, lines: &Lines) -> bool {
+        for (task, row) in present(seen.rows.iter().filter(|row| target.means(row))) {
+            let ended = has_ended(row) || row.lost;
+            let held_back = ended && row.claim.as_ref().is_some_and(|claim| printing.contains(claim));
+            if held_back || self.0.get(task) == Some(row) {
+                continue;
+            }
+            self.0.insert(task.to_string(), row.clone());
+            if !lines.send(&LogLine::State(Box::new(row.clone()))).await {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// What a watching reader needs to know of one claim.
+pub fn claim_of<'a>(watching: &'a Watching, claim: &ClaimAt) -> Option<&'a ClaimAt> {
+    watching.seen.claims.iter().find(|other| other.claim == claim.claim)
+}

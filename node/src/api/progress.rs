@@ -1,0 +1,205 @@
+//! Reads from an app's rows whether it runs, and whether it will still do anything.
+
+use std::collections::BTreeMap;
+
+use rialto_protocol::api::{App, TaskRow};
+use rialto_protocol::model::{Restart, ServiceSpec};
+
+/// Which tasks are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An app; or one service of it; or one slot of that.
+    Tasks { app: String, service: Option<String>, slot: Option<String> },
+    /// One claim, in hexadecimal.
+    Claim { app: String, claim: String },
+}
+
+impl Target {
+    /// Reads `app`, `app.service` or `app.service.slot`.
+    pub fn of(name: &str) -> Self {
+        let mut parts = name.splitn(3, '.').map(str::to_string);
+        let app = parts.next().unwrap_or_default();
+        Target::Tasks { app, service: parts.next(), slot: parts.next() }
+    }
+
+    pub fn app(&self) -> &str {
+        match self {
+            Target::Tasks { app, .. } | Target::Claim { app, .. } => app,
+        }
+    }
+
+    /// Whether the row is of a task that is meant.
+    pub fn means(&self, row: &TaskRow) -> bool {
+        match self {
+            Target::Tasks { app, service, slot } => {
+                row.app == *app
+                    && service.as_ref().is_none_or(|service| row.service == *service)
+                    && slot.as_ref().is_none_or(|slot| row.slot == *slot)
+            }
+            Target::Claim { claim, .. } => row.claim.as_ref() == Some(claim),
+        }
+    }
+}
+
+/// Whether the claim of this row has ended.
+pub fn has_ended(row: &TaskRow) -> bool {
+    matches!(row.state.as_str(), "exited" | "failed" | "stopped" | "preempted" | "superseded")
+}
+
+/// Each slot's present row: the live one, else that of the newest attempt.
+pub fn present<'a>(rows: impl IntoIterator<Item = &'a TaskRow>) -> BTreeMap<&'a str, &'a TaskRow> {
+    let mut slots: BTreeMap<&str, &TaskRow> = BTreeMap::new();
+    for row in rows {
+        let rank = |row: &TaskRow| (!has_ended(row) && !row.lost, row.attempt);
+        let held = slots.entry(&row.task).or_insert(row);
+        if rank(row) > rank(held) {
+            *held = row;
+        }
+    }
+    slots
+}
+
+/// Whether nothing more will come of the slot that this row shows.
+pub fn is_final(row: &TaskRow, app: Option<&App>) -> bool {
+    let service = app.and_then(|app| app.spec.services.get(&row.service));
+    let Some(service) = service.filter(|service| is_wanted(service, &row.slot)) else {
+        return row.lost || has_ended(row);
+    };
+    row.lost
+        || match row.state.as_str() {
+            "exited" => service.finishes(row.exit_code),
+            "failed" => service.restart == Restart::No,
+            // A machine stopped it while it is still wanted (it drains, or a rival won): it comes back elsewhere.
+            _ => false,
+        }
+}
+
+/// Whether the document wants this slot. A slot that is no number (an array's index, an instant) is.
+fn is_wanted(service: &ServiceSpec, slot: &str) -> bool {
+    service.replicas > 0 && slot.parse::<u32>().map_or(true, |slot| slot <= service.replicas)
+}
+
+/// Whether all tasks that are meant have come to their end, so that following them would show nothing more.
+pub fn is_finished(target: &Target, app: Option<&App>, rows: &[TaskRow]) -> bool {
+    let slots = present(rows.iter().filter(|row| target.means(row)));
+    if !slots.values().all(|row| is_final(row, app)) {
+        return false;
+    }
+    // Where the document wants tasks of which nothing is known yet, they are still to come.
+    !slots.is_empty() || app.is_none_or(|app| wanted(target, app).all(|(_, service)| service.replicas == 0))
+}
+
+/// Whether every service that is meant runs with all its replicas; batches count when they have begun or ended.
+pub fn is_running(target: &Target, app: &App, rows: &[TaskRow]) -> bool {
+    let slots = present(rows.iter().filter(|row| target.means(row)));
+    wanted(target, app).all(|(name, service)| {
+        let mut running = 0;
+        for row in slots.values().filter(|row| row.service == *name) {
+            match row.state.as_str() {
+                "running" => running += 1,
+                "pending" | "accepted" | "starting" => return false,
+                _ if service.is_batch() && is_final(row, Some(app)) => running += 1,
+                _ => {}
+            }
+        }
+        let one_slot = matches!(target, Target::Tasks { slot: Some(_), .. });
+        // Of finished runs only the last thousand are shown: where nothing waits, the rest has run.
+        let enough = if one_slot { service.replicas.min(1) } else { service.replicas };
+        running >= if service.is_batch() { enough.min(1) } else { enough }
+    })
+}
+
+fn wanted<'a>(target: &'a Target, app: &'a App) -> impl Iterator<Item = (&'a String, &'a ServiceSpec)> {
+    app.spec.services.iter().filter(move |(name, _)| match target {
+        Target::Tasks { service, .. } => service.as_ref().is_none_or(|service| service == *name),
+        Target::Claim { .. } => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rialto_protocol::model::AppSpec;
+
+    pub fn row(slot: &str, state: &str, attempt: u32) -> TaskRow {
+        TaskRow {
+            task: format!("shop.web.{slot}"),
+            app: "shop".into(),
+            service: "web".into(),
+            slot: slot.into(),
+            machine: None,
+            state: state.into(),
+            address: None,
+            ports: Vec::new(),
+            attempt,
+            started_at: None,
+            exit_code: (state == "exited").then_some(0),
+            claim: Some(format!("{attempt:032x}")),
+            reason: None,
+            oom_killed: false,
+            lost: false,
+            accepted_at: None,
+            ended_at: None,
+        }
+    }
+
+    fn app(replicas: u32, restart: Restart) -> App {
+        let service = ServiceSpec { image: "host".into(), replicas, restart, ..Default::default() };
+        let spec = AppSpec { services: BTreeMap::from([("web".into(), service)]), single_run: false };
+        App { app: "shop".into(), generation: 1, spec, steward: None }
+    }
+
+    #[test]
+    fn names_are_read_part_by_part() {
+        let tasks = |service: Option<&str>, slot: Option<&str>| Target::Tasks {
+            app: "shop".into(),
+            service: service.map(Into::into),
+            slot: slot.map(Into::into),
+        };
+        assert_eq!(Target::of("shop"), tasks(None, None));
+        assert_eq!(Target::of("shop.web"), tasks(Some("web"), None));
+        assert_eq!(Target::of("shop.web.2026-10-01T03:00:00.5"), tasks(Some("web"), Some("2026-10-01T03:00:00.5")));
+    }
+
+    #[test]
+    fn a_run_is_finished_when_its_last_attempt_is() {
+        let target = Target::of("shop");
+        let batch = app(1, Restart::No);
+        let lost = TaskRow { lost: true, ..row("1", "running", 1) };
+        let cases: [(Vec<TaskRow>, bool); 9] = [
+            (vec![], false),
+            (vec![row("1", "pending", 0)], false),
+            (vec![row("1", "running", 1)], false),
+            (vec![row("1", "exited", 1)], true),
+            (vec![row("1", "failed", 1)], true),
+            (vec![row("1", "stopped", 1)], false),
+            (vec![row("1", "preempted", 1)], false),
+            (vec![row("1", "exited", 1), row("1", "pending", 0)], false),
+            (vec![lost], true),
+        ];
+        for (rows, finished) in cases {
+            assert_eq!(is_finished(&target, Some(&batch), &rows), finished, "{rows:?}");
+        }
+        assert!(is_finished(&target, None, &[row("1", "stopped", 1)]));
+        assert!(is_finished(&target, None, &[]));
+        assert!(!is_finished(&target, None, &[row("1", "stopping", 1)]));
+        assert!(is_finished(&target, Some(&app(0, Restart::No)), &[row("1", "stopped", 1)]));
+        assert!(!is_finished(&target, Some(&app(1, Restart::Always)), &[row("1", "exited", 1)]));
+        let failed = TaskRow { exit_code: Some(1), ..row("1", "exited", 1) };
+        assert!(!is_finished(&target, Some(&app(1, Restart::OnFailure)), &[failed]));
+    }
+
+    #[test]
+    fn a_service_runs_when_all_replicas_do() {
+        let target = Target::of("shop");
+        let two = app(2, Restart::Always);
+        let one_runs = vec![row("1", "running", 1)];
+        assert!(!is_running(&target, &two, &one_runs));
+        assert!(!is_running(&target, &two, &[row("1", "running", 1), row("2", "pending", 0)]));
+        assert!(!is_running(&target, &two, &[row("1", "running", 1), row("2", "exited", 3)]));
+        assert!(is_running(&target, &two, &[row("1", "running", 1), row("2", "exited", 3), row("2", "running", 4)]));
+        assert!(is_running(&target, &app(0, Restart::Always), &[row("1", "stopped", 1)]));
+        assert!(is_running(&target, &app(1, Restart::No), &[row("1", "exited", 1)]));
+        assert!(is_running(&Target::of("shop.web.1"), &two, &one_runs));
+    }
+}

@@ -1,0 +1,153 @@
+//! Watching apps: one look at the brain per change, however many watch.
+//!
+//! One task waits for the brain to change and then looks at all watched apps in a single read, so that a
+//! thousand waiting runs cost the brain one visit and not a thousand. Looks are numbered on the brain's thread: who
+//! begins to watch looks once by itself, and is never shown anything older than that.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rialto_protocol::api::{App, TaskRow};
+use rialto_protocol::view::{ClaimAt, TaskFilter, View};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use crate::handle::Handle;
+
+/// An app as the brain shows it.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// None where there is no such app (any more).
+    pub app: Option<App>,
+    pub rows: Vec<TaskRow>,
+    /// Newest attempt first.
+    pub claims: Vec<ClaimAt>,
+    /// The number of the look.
+    at: u64,
+}
+
+impl Seen {
+    fn of(view: View<'_>, app: &str, at: u64) -> Self {
+        let filter = TaskFilter { app: Some(app.to_string()), all: true, ..Default::default() };
+        Self { app: view.app(app), rows: view.tasks(&filter), claims: view.claims(app), at }
+    }
+
+    fn shows_the_same(&self, other: &Seen) -> bool {
+        self.app == other.app && self.rows == other.rows && self.claims == other.claims
+    }
+}
+
+type Shown = Option<Arc<Seen>>;
+
+/// All apps that are watched.
+pub struct Watches {
+    inner: Arc<Inner>,
+    task: AbortHandle,
+}
+
+struct Inner {
+    handle: Handle,
+    apps: Mutex<BTreeMap<String, watch::Sender<Shown>>>,
+    looks: Arc<AtomicU64>,
+    /// Somebody began to watch.
+    began: Notify,
+}
+
+/// One who watches an app.
+#[derive(Clone)]
+pub struct Watching {
+    /// What was last seen.
+    pub seen: Arc<Seen>,
+    shown: watch::Receiver<Shown>,
+}
+
+impl Watching {
+    /// Waits until something else is to be seen; `false`: the peer is going down.
+    pub async fn changed(&mut self) -> bool {
+        loop {
+            if self.shown.changed().await.is_err() {
+                return false;
+            }
+            if let Some(news) = self.shown.borrow_and_update().clone().filter(|news| news.at > self.seen.at) {
+                self.seen = news;
+                return true;
+            }
+        }
+    }
+}
+
+impl Watches {
+    /// Starts the task that looks.
+    pub fn new(handle: Handle) -> Self {
+        let inner = Inner { handle, apps: Mutex::default(), looks: Arc::default(), began: Notify::new() };
+        let inner = Arc::new(inner);
+        let task = tokio::spawn(inner.clone().keep_looking()).abort_handle();
+        Self { inner, task }
+    }
+
+    /// Watches an app from now on; `None`: the peer is going down.
+    pub async fn watch(&self, app: &str) -> Option<Watching> {
+        let shown = {
+            let mut apps = self.inner.apps.lock().expect("no holder panics");
+            let sender = apps.entry(app.to_string()).or_insert_with(|| watch::channel(None).0);
+            sender.subscribe()
+        };
+        self.inner.began.notify_one();
+        let mut looks = self.inner.look(vec![app.to_string()]).await?;
+        looks.pop().map(|seen| Watching { seen: Arc::new(seen), shown })
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Inner {
+    async fn look(&self, apps: Vec<String>) -> Option<Vec<Seen>> {
+        let looks = self.looks.clone();
+        let look = move |brain: &rialto_protocol::Brain, now| {
+            let at = looks.fetch_add(1, Ordering::Relaxed) + 1;
+            apps.iter().map(|app| Seen::of(brain.view(now), app, at)).collect()
+        };
+        self.handle.read(look).await
+    }
+
+    async fn keep_looking(self: Arc<Self>) {
+        let mut changes = self.handle.changes();
+        loop {
+            let watched: Vec<String> = {
+                let mut apps = self.apps.lock().expect("no holder panics");
+                apps.retain(|_, sender| sender.receiver_count() > 0);
+                apps.keys().cloned().collect()
+            };
+            let idle = watched.is_empty();
+            if !idle {
+                let Some(looks) = self.look(watched.clone()).await else { break };
+                self.show(watched, looks);
+            }
+            tokio::select! {
+                () = self.began.notified() => {}
+                changed = changes.changed(), if !idle => if changed.is_err() { break },
+            }
+        }
+        // Whoever still watches learns by the end of the channel that nothing more will come.
+        self.apps.lock().expect("no holder panics").clear();
+    }
+
+    fn show(&self, watched: Vec<String>, looks: Vec<Seen>) {
+        let apps = self.apps.lock().expect("no holder panics");
+        for (app, now) in watched.iter().zip(looks) {
+            let Some(sender) = apps.get(app) else { continue };
+            sender.send_if_modified(|last| {
+                let news = last.as_ref().is_none_or(|last| !last.shows_the_same(&now));
+                if news {
+                    *last = Some(Arc::new(now));
+                }
+                news
+            });
+        }
+    }
+}

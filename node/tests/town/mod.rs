@@ -1,0 +1,269 @@
+//! A peer's API over a brain of its own, with stores that are made up.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::Request as HttpRequest;
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use rialto_node::api::{
+    Blob, Door, Events, Forward, Here, ImageError, Images, Imported, Invitation, Inviter, LogStream, Logs, Manifest,
+    Open, State, Streamed, Token, router,
+};
+use rialto_node::handle::{Ask, Handle};
+use rialto_protocol::api::EventRow;
+use rialto_protocol::effect::{Refusal, Reply};
+use rialto_protocol::event::{Now, Request};
+use rialto_protocol::ids::{ClaimId, ClusterId, InvitationId, PeerId};
+use rialto_protocol::{Brain, Config, Restored};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+pub const TOKEN: &str = "open-sesame";
+/// The only blob that there is, and the manifest of every image but `nosuch`.
+pub const BLOB: &[u8] = b"a blob of an image";
+
+/// A peer's API.
+pub struct Town {
+    pub router: Router,
+    pub closing: CancellationToken,
+    asked: Arc<Mutex<Vec<Request>>>,
+    chronicle: Arc<Chronicle>,
+    /// While it is there the brain is served.
+    _changes: watch::Sender<u64>,
+}
+
+impl Town {
+    /// `answer` stands in for what the brain would do; what is read, is read from a new brain.
+    pub fn new(answer: fn(&Request) -> Result<Reply, Refusal>) -> Self {
+        let me = PeerId([1; 32]);
+        let (asks, mut to_answer) = mpsc::channel(64);
+        let (_changes, changes) = watch::channel(0);
+        let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let kept = asked.clone();
+        tokio::spawn(async move {
+            let founding = [0; 16];
+            let config = Config {
+                me,
+                cluster: ClusterId::of_founder(&me, &founding),
+                founding: Some(founding),
+                chain: Vec::new(),
+                seed: 1,
+                minority_hold_ms: None,
+            };
+            let now = Now { ms: 1, wall: 1_767_225_600_000 };
+            let (brain, _) = Brain::new(config, Restored::default(), now);
+            while let Some(ask) = to_answer.recv().await {
+                match ask {
+                    Ask::Read(look) => look(&brain, now),
+                    Ask::Request(request, reply) => {
+                        let _ = reply.send(answer(&request));
+                        kept.lock().unwrap().push(request);
+                    }
+                }
+            }
+        });
+        let chronicle = Arc::new(Chronicle::default());
+        chronicle.happen("founded");
+        chronicle.happen("down");
+        let closing = CancellationToken::new();
+        let state = State {
+            handle: Handle::new(asks, changes),
+            me,
+            machine: "m1".into(),
+            logs: Arc::new(Silence),
+            images: Arc::new(Gallery),
+            events: chronicle.clone(),
+            inviter: Arc::new(Herald),
+            peers: Arc::new(Forward::new(Corridor::nowhere())),
+            here: Here { data: "/".into(), listen: "127.0.0.1:7400".parse::<SocketAddr>().unwrap(), dns: None },
+            warnings: Arc::new(Mutex::new(vec!["a sentence".into()])),
+            refused: Arc::new(Mutex::new(BTreeMap::new())),
+            token: Token::of(TOKEN),
+            closing: closing.clone(),
+        };
+        Self { router: router(state), closing, asked, chronicle, _changes }
+    }
+
+    pub fn asked(&self) -> Vec<Request> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    pub fn happen(&self, what: &str) {
+        self.chronicle.happen(what);
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        self.send("GET", path, String::new()).await
+    }
+
+    /// Asks as the administrator.
+    pub async fn send(&self, method: &str, path: &str, body: String) -> (u16, Value) {
+        let response = self.respond(method, path, body).await;
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn respond(&self, method: &str, path: &str, body: String) -> axum::response::Response {
+        let request = HttpRequest::builder().method(method).uri(path).extension(Door::Socket).body(Body::from(body));
+        self.router.clone().oneshot(request.unwrap()).await.unwrap()
+    }
+
+    /// An answer of lines, each read as JSON; every line must come whole in one piece.
+    pub async fn lines(&self, path: &str) -> Pin<Box<dyn Stream<Item = Value> + Send>> {
+        let response = self.respond("GET", path, String::new()).await;
+        assert_eq!(response.status(), 200, "{path}");
+        let read = |chunk: Result<Bytes, axum::Error>| serde_json::from_slice(&chunk.unwrap()).unwrap();
+        Box::pin(response.into_body().into_data_stream().map(read))
+    }
+}
+
+pub fn digest_of(bytes: &[u8]) -> String {
+    let digits: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}")
+}
+
+/// One request over a connection of its own.
+pub async fn call<S>(stream: S, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, Bytes)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    call_with(stream, method, path, headers, Bytes::new()).await
+}
+
+/// The same with a body.
+pub async fn call_with<S>(stream: S, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> (u16, Bytes)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = HttpRequest::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = sender.send_request(request.body(Full::new(body)).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.into_body().collect().await.unwrap().to_bytes())
+}
+
+/// No task ever printed anything.
+struct Silence;
+
+impl Logs for Silence {
+    fn read(&self, _: ClaimId, _: Option<usize>) -> LogStream {
+        futures::stream::iter([Err(io::ErrorKind::NotFound.into())]).boxed()
+    }
+
+    fn follow(&self, claim: ClaimId, tail: Option<usize>) -> LogStream {
+        self.read(claim, tail)
+    }
+}
+
+struct Gallery;
+
+impl Images for Gallery {
+    fn import(&self, _: String, mut archive: Streamed) -> BoxFuture<'_, Result<Imported, ImageError>> {
+        Box::pin(async move {
+            let mut bytes = 0;
+            while let Some(chunk) = archive.next().await {
+                bytes += chunk?.len() as u64;
+            }
+            if bytes < 1000 {
+                return Err(ImageError::Invalid("the archive is no OCI image layout".into()));
+            }
+            Ok(Imported { digest: digest_of(BLOB), bytes })
+        })
+    }
+
+    fn manifest(&self, name: String) -> BoxFuture<'_, Result<Manifest, ImageError>> {
+        Box::pin(async move {
+            if name == "nosuch" {
+                return Err(ImageError::NotFound(format!("image {name}")));
+            }
+            let media_type = "application/vnd.oci.image.manifest.v1+json".to_string();
+            Ok(Manifest { digest: digest_of(BLOB), media_type, bytes: Bytes::from_static(BLOB) })
+        })
+    }
+
+    fn blob(&self, digest: String) -> BoxFuture<'_, Result<Blob, ImageError>> {
+        Box::pin(async move {
+            if digest != digest_of(BLOB) {
+                return Err(ImageError::NotFound(digest));
+            }
+            let data = futures::stream::iter(BLOB.chunks(5).map(|chunk| Ok(Bytes::copy_from_slice(chunk))));
+            Ok(Blob { bytes: BLOB.len() as u64, data: data.boxed() })
+        })
+    }
+}
+
+struct Herald;
+
+impl Inviter for Herald {
+    fn draw(&self) -> Invitation {
+        Invitation { id: InvitationId([3; 16]), secret_hash: [4; 32], token: "rialto1.test".into() }
+    }
+}
+
+#[derive(Default)]
+struct Chronicle {
+    events: Mutex<Vec<EventRow>>,
+    last: watch::Sender<u64>,
+}
+
+impl Chronicle {
+    fn happen(&self, what: &str) {
+        let mut events = self.events.lock().unwrap();
+        let id = events.len() as u64 + 1;
+        let at = "2026-01-01T00:00:00.000Z".to_string();
+        events.push(EventRow { id, at, what: what.into(), subject: "m2".into(), text: String::new() });
+        self.last.send_replace(id);
+    }
+}
+
+impl Events for Chronicle {
+    fn after(&self, id: u64) -> Vec<EventRow> {
+        self.events.lock().unwrap().iter().filter(|event| event.id > id).cloned().collect()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+}
+
+/// A mesh of one corridor, to one peer or to none.
+pub struct Corridor(Option<Router>);
+
+impl Corridor {
+    pub fn to(town: &Town) -> Self {
+        Self(Some(town.router.clone()))
+    }
+
+    pub fn nowhere() -> Self {
+        Self(None)
+    }
+}
+
+impl Open for Corridor {
+    fn open(&self, _: PeerId, _: Vec<String>) -> BoxFuture<'_, io::Result<Box<dyn rialto_node::api::Duplex>>> {
+        Box::pin(async move {
+            let router = self.0.clone().ok_or(io::ErrorKind::HostUnreachable)?;
+            let (here, there) = tokio::io::duplex(1 << 16);
+            let from = PeerId([1; 32]);
+            tokio::spawn(rialto_node::api::serve_stream(router, there, from, CancellationToken::new()));
+            Ok(Box::new(here) as Box<dyn rialto_node::api::Duplex>)
+        })
+    }
+}
