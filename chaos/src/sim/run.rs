@@ -297,6 +297,8 @@ impl Run {
             self.work.hear(&mut self.world);
             self.look();
         }
+        let drained = self.work.settle_drains(&mut self.world);
+        self.wait_settled(drained);
         let finished = self.finished();
         let able: Vec<usize> = (0..self.world.machines.len()).filter(|at| !self.world.machines[*at].dead).collect();
         for power in [false, true] {
