@@ -115,7 +115,7 @@ impl api::Events for EventLog {
     fn after(&self, id: u64) -> Vec<EventRow> {
         let row = |event: Arc<crate::events::LoggedEvent>| EventRow {
             id: event.id,
-            at: api::rfc3339(event.at),
+            at: rialto_protocol::rfc3339::rfc3339(event.at),
             what: event.what.clone(),
             subject: event.subject.clone(),
             text: event.text.clone(),
