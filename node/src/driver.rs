@@ -9,11 +9,14 @@
 //! Signatures are checked here, after the brain has said that a message is news: a copy of what is
 //! known costs no cryptography.
 
+mod changes;
 pub mod clock;
 pub mod counters;
 mod pending;
 mod perform;
 pub mod ports;
+
+use std::time::Instant;
 
 use rialto_protocol::{Brain, Config, Effect, Event, Restored};
 use tokio::sync::{mpsc, watch};
@@ -22,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::handle::{Ask, Handle};
 use crate::store::{Done, Store, StoreError};
 
+use changes::Changes;
 use pending::Pending;
 use ports::Ports;
 
@@ -92,7 +96,8 @@ impl Doors {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
                 let runtime = runtime.expect("a timer needs no more than memory");
                 let (brain, first) = Brain::new(config, restored, clock::now());
-                let mut driver = Driver { brain, ports, writer, pending: Pending::default(), changes: inside.changes };
+                let mut driver =
+                    Driver { brain, ports, writer, pending: Pending::default(), changes: Changes::new(inside.changes) };
                 let why = runtime.block_on(driver.run(first, inside.events, inside.asks, done_in, stop));
                 // What was ordered is on disk before anybody is told that this is the end.
                 drop(driver);
@@ -115,7 +120,7 @@ struct Driver {
     ports: Ports,
     writer: crate::store::Writer,
     pending: Pending,
-    changes: watch::Sender<u64>,
+    changes: Changes,
 }
 
 impl Driver {
@@ -138,6 +143,7 @@ impl Driver {
                 Some(event) = events.recv() => self.happened(event),
                 Some(ask) = asks.recv() => self.asked(ask),
                 () = clock::sleep_until(self.brain.next_deadline()) => Ok(()),
+                () = clock::sleep_until_instant(self.changes.due()) => Ok(()),
             };
             if let Err(end) = taken.and_then(|()| self.drain(&mut events, &mut asks, &mut done)) {
                 return end;
@@ -147,6 +153,7 @@ impl Driver {
             {
                 return end;
             }
+            self.changes.tell();
         }
     }
 
@@ -202,7 +209,9 @@ impl Driver {
     fn asked(&mut self, ask: Ask) -> Result<(), Ended> {
         match ask {
             Ask::Read(look) => {
+                let begun = Instant::now();
                 look(&self.brain, clock::now());
+                self.changes.looked(begun.elapsed());
                 Ok(())
             }
             Ask::Request(request, answer) => match self.pending.add(answer) {

@@ -17,8 +17,8 @@ const FAILED: u8 = 1;
 /// The command line, a variable or the file cannot be used.
 const USAGE: u8 = 2;
 
-/// What is logged unless RIALTO_LOG says otherwise. The DNS library tells of every query.
-const LOG: &str = "info,hickory_server=warn,hickory_proto=warn";
+/// What is logged unless RIALTO_LOG says otherwise: libraries say too much at this level.
+const LOG: &str = "info,hickory_server=warn,hickory_proto=warn,libp2p_swarm=warn";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => DONE.into(),
         Err(error) => {
-            eprintln!("rialtod: {error:#}");
+            eprintln!("rialtod: {}", sentence(&error));
             FAILED.into()
         }
     }
@@ -76,4 +76,13 @@ fn run(config: Config) -> anyhow::Result<()> {
     // What still blocks (a half-read image, say) is not waited for.
     runtime.shutdown_background();
     Ok(result?)
+}
+
+/// An error with its causes, each said once: many errors name their cause already.
+fn sentence(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |said, cause| if said.contains(&cause) { said } else { format!("{said}: {cause}") })
 }

@@ -1,6 +1,6 @@
 //! The two clocks that a brain is given.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use rialto_protocol::Now;
@@ -22,5 +22,13 @@ pub async fn sleep_until(deadline_ms: Option<u64>) {
             0 => (),
             left => tokio::time::sleep(Duration::from_millis(left)).await,
         },
+    }
+}
+
+/// Waits until a moment; without one, for ever.
+pub async fn sleep_until_instant(moment: Option<Instant>) {
+    match moment {
+        None => std::future::pending().await,
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
     }
 }

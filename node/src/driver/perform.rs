@@ -30,7 +30,7 @@ impl Driver {
                 Effect::Forget { claim } => self.ports.tasks.forget(claim),
                 Effect::Reply { request, reply } => self.pending.answer(request, reply),
                 Effect::Report { peer, what } => self.ports.counters.count(what.name(), peer),
-                Effect::Changed { .. } => self.changes.send_modify(|count| *count += 1),
+                Effect::Changed { .. } => self.changes.note(),
                 Effect::Note { note } => {
                     tracing::debug!(what = note.what, subject = %note.subject, "{}", note.text);
                     self.ports.events.push(note, clock::now().wall);
