@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use rialto_protocol::event::Request;
-use rialto_protocol::ids::{ChangeId, PeerId};
+use rialto_protocol::ids::ChangeId;
+use rialto_protocol::ledger::record::{Kind, RecordKey};
 use rialto_protocol::model::AppSpec;
 
 use crate::sim::World;
+use crate::sim::machine::Machine;
 
 /// The most states of one app that are followed; an app with more is not judged.
 const STATES_MAX: usize = 64;
@@ -203,10 +205,13 @@ impl Oracle {
     }
 }
 
-/// The machines whose disks hold a change that was accepted by `acceptor`.
-pub fn holders(world: &World, acceptor: &PeerId, change: ChangeId) -> Vec<usize> {
-    let _ = (acceptor, change);
-    (0..world.machines.len()).filter(|at| !world.machines[*at].dead).collect()
+/// The machines whose disks hold a change, whoever wrote it.
+pub fn holders(world: &World, change: ChangeId) -> Vec<usize> {
+    let key = RecordKey { kind: Kind::CHANGE, id: change.hex().into() };
+    let holds = |machine: &Machine| {
+        world.machines.iter().any(|owner| machine.disk.records.contains_key(&(owner.id, key.clone())))
+    };
+    (0..world.machines.len()).filter(|at| !world.machines[*at].dead && holds(&world.machines[*at])).collect()
 }
 
 #[cfg(test)]

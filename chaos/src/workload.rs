@@ -89,7 +89,7 @@ impl Workload {
             let Some(wish) = self.oracle.wish(answer.ticket) else { continue };
             let fate = match answer.reply {
                 Ok(Reply::Changed { copies, .. }) => {
-                    let holders = oracle::holders(world, &world.machines[answer.machine].id, wish.change);
+                    let holders = oracle::holders(world, wish.change);
                     if (holders.len() as u32) < copies {
                         let text = format!(
                             "m{} says that {copies} hold a change of {}, and it is on the disks of {holders:?}",

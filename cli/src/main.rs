@@ -1,1 +1,50 @@
-fn main() {}
+//! `rialto`: the command line of a cluster.
+
+mod args;
+mod ask;
+mod commands;
+mod exit;
+mod human;
+mod output;
+mod peer;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Verb};
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nobody may be there to read it; the exit code says it all the same.
+            let _ = error.print();
+            return match error.use_stderr() {
+                true if args::means_run(std::env::args_os()) => Exit::Own.into(),
+                true => Exit::Usage.into(),
+                false => Exit::Done.into(),
+            };
+        }
+    };
+    let of_run = matches!(args.verb, Verb::Run(_));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return told(Failure::new(Exit::Failed, error.to_string()), of_run),
+    };
+    let result = runtime.block_on(commands::perform(args));
+    // A blocked read (of an archive, of the terminal) must not hold up the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => told(failure, of_run),
+    }
+}
+
+/// Says what went wrong. Of `run`, every failure of Rialto's own has one code: the others are the task's.
+fn told(failure: Failure, of_run: bool) -> ExitCode {
+    failure.tell();
+    if of_run && !failure.exit.is_tasks() { Exit::Own.into() } else { failure.exit.into() }
+}

@@ -81,6 +81,10 @@ impl Disk {
         for op in &transaction.ops {
             match op {
                 StoreOp::Put(stored) => {
+                    if matches!(transaction.then, Then::Committed { .. }) {
+                        // Own writes are complete through the last of them.
+                        self.owners.entry(stored.record.owner).or_default().0 = stored.record.seq;
+                    }
                     let key = (stored.record.owner, stored.record.key.clone());
                     self.records.insert(key, Arc::clone(stored));
                 }

@@ -12,6 +12,16 @@ use crate::wire::{Message, encode};
 /// Where membership keeps its reference on disk.
 pub(super) const REMEMBERED: &str = "membership";
 
+/// The most links to members of whom nothing but the admission is known.
+const STRANGERS_MAX: usize = 4;
+
+/// The standing links, as membership wants them and as the mesh was told.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    wanted: Vec<PeerId>,
+    told: Option<Vec<(PeerId, Vec<String>)>>,
+}
+
 impl Brain {
     pub(super) fn members_turn(&mut self) {
         for order in self.members.tick(self.now) {
@@ -24,16 +34,32 @@ impl Brain {
                 Order::Withdraw { subject } => self.write(Kind::VERDICT, &subject.hex(), None, Urgency::Ordinary),
                 Order::Held(_) => self.stewards.members_changed(),
                 Order::Refute { life } => self.refute(life),
-                Order::Links(peers) => {
-                    let peers = peers.into_iter().map(|peer| (peer, self.addresses(&peer))).collect();
-                    self.out.push(Effect::Links { peers });
-                }
+                Order::Links(peers) => self.links.wanted = peers,
                 Order::Changed { peer, state } => self.member_changed(peer, state),
                 Order::Remember(bytes) => {
                     let local = Local { key: REMEMBERED.into(), value: Some(bytes) };
                     self.writer.write_local(self.now, local, Urgency::Ordinary);
                 }
             }
+        }
+        self.tell_links();
+    }
+
+    /// The standing links that are wanted: membership's, and a few to members that were admitted
+    /// but have not described themselves here yet, for that is how a newcomer's first link comes.
+    fn tell_links(&mut self) {
+        let unread = |peer: &PeerId| {
+            *peer != self.me
+                && !self.readings.machines.contains_key(peer)
+                && !self.readings.departed.contains(peer)
+                && !self.links.wanted.contains(peer)
+        };
+        let strangers = self.readings.admissions.keys().copied().filter(unread).take(STRANGERS_MAX);
+        let peers: Vec<_> = self.links.wanted.iter().copied().chain(strangers).collect();
+        let peers: Vec<(PeerId, Vec<String>)> = peers.into_iter().map(|peer| (peer, self.addresses(&peer))).collect();
+        if self.links.told.as_ref() != Some(&peers) {
+            self.links.told = Some(peers.clone());
+            self.out.push(Effect::Links { peers });
         }
     }
 

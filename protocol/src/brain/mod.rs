@@ -70,6 +70,7 @@ pub struct Brain {
     /// Documents that are open in memory, the longest ago used first.
     open: std::collections::VecDeque<AppId>,
     pub(crate) members: Membership,
+    links: members::Links,
     spread: spread::Spread,
     pub(crate) bidder: Bidder,
     machine: machine::Own,
@@ -85,6 +86,14 @@ pub struct Brain {
     retired: bool,
 }
 
+/// The number of the last record that this identity wrote, by everything its disk tells.
+fn last_own(me: &PeerId, restored: &Restored) -> u64 {
+    let numbers =
+        restored.owners.iter().filter(|(owner, ..)| owner == me).map(|(_, complete, floor)| *complete.max(floor));
+    let records = restored.records.iter().filter(|one| one.record.owner == *me).map(|one| one.record.seq);
+    numbers.chain(records).max().unwrap_or(0)
+}
+
 /// How many documents stay open in memory.
 const OPEN_DOCUMENTS_MAX: usize = 64;
 
@@ -93,7 +102,7 @@ impl Brain {
     pub fn new(config: Config, restored: Restored, now: Now) -> (Self, Vec<Effect>) {
         let me = config.me;
         let local: BTreeMap<String, Vec<u8>> = restored.local.iter().cloned().collect();
-        let last = restored.owners.iter().find(|(owner, ..)| *owner == me).map_or(0, |(_, complete, _)| *complete);
+        let last = last_own(&me, &restored);
         let tuning = Tuning { minority_hold_ms: config.minority_hold_ms, ..Tuning::default() };
         let members = Membership::new(me, tuning, local.get(members::REMEMBERED).map(Vec::as_slice), now);
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
@@ -110,6 +119,7 @@ impl Brain {
             documents: BTreeMap::new(),
             open: Default::default(),
             members,
+            links: members::Links::default(),
             spread,
             bidder: Bidder::default(),
             machine: machine::Own::default(),
@@ -122,6 +132,7 @@ impl Brain {
             config,
         };
         brain.restore(restored);
+        brain.ledger.restore_own(me, last);
         brain.restore_own(local);
         brain.found();
         brain.tell_members();
@@ -188,7 +199,7 @@ impl Brain {
     }
 
     /// Whether a message holds anything that is not known yet: asked before its signatures are
-    /// checked, for that is what costs.
+    /// checked, for that is what costs. What is no news may be dropped, or handed in unverified.
     pub fn is_news(&self, message: &Message) -> bool {
         match message {
             Message::Frame(frame) => self.ledger.is_news(frame),

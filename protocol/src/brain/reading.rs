@@ -163,7 +163,7 @@ impl Brain {
             },
         };
         let frees = claim.as_ref().is_none_or(|claim| claim.state.has_ended());
-        if let Some(app) = self.readings.claim(owner, id, claim) {
+        if let Some(app) = self.readings.claim(self.now.ms, owner, id, claim) {
             self.look_at(app);
         }
         if frees {

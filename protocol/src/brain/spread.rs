@@ -100,6 +100,9 @@ impl Brain {
         if !self.ledger.is_admitted(&from) {
             return self.report(Some(from), Bad::Unadmitted);
         }
+        if !self.is_news(&message) {
+            return;
+        }
         if !verified {
             return self.report(Some(from), Bad::Signature);
         }

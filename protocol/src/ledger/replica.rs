@@ -109,6 +109,12 @@ impl Ledger {
         (owner.complete, owner.floor) = (complete, floor);
     }
 
+    /// Of its own records a peer holds all.
+    pub fn restore_own(&mut self, me: PeerId, last: u64) {
+        let owner = self.owner_mut(&me);
+        owner.complete = owner.complete.max(last);
+    }
+
     /// Takes own records that are signed and durable now.
     pub fn take_own(&mut self, stored: Vec<Arc<Stored>>) {
         for one in stored {

@@ -9,6 +9,9 @@ const MULTIPLIER_MAX: u64 = 8;
 /// The multiplier falls by one each time this has passed without a refutation, ms.
 const RECOVERY_MS: u64 = 10_000;
 
+/// A peer that is down and linked has so long to refute what others wrote, ms.
+const REMIND_MS: u64 = 10_000;
+
 /// How far this peer trusts its own ears: 1 is well, 8 is as bad as it gets (Lifeguard).
 #[derive(Debug)]
 pub(super) struct Health {
@@ -59,29 +62,44 @@ impl Membership {
         }
     }
 
-    /// When this peer accuses a subject if it hears nothing; `None`: it is accused already.
-    pub(super) fn due(&self, at: u32, observed_since: u64) -> Option<u64> {
+    /// When this peer accuses another if it hears nothing; `None`: it is accused already.
+    pub(super) fn due(&self, at: u32, watched_since: u64) -> Option<u64> {
         let peer = &self.peers[at as usize];
         if peer.state != State::Alive || peer.standing().is_some() {
             return None;
         }
         let multiplier = MULTIPLIER_MAX.min(self.health.multiplier * peer.doubt());
         let patience = self.tuning.heartbeat_ms * self.tuning.misses * multiplier;
-        let silent_since = observed_since.max(peer.heard_ms).max(self.woke_ms);
+        let silent_since = watched_since.max(peer.heard_ms).max(self.woke_ms);
         Some(peer.excused_until().max(silent_since + patience))
     }
 
-    /// Accuses the subjects that were silent for too long.
+    /// Accuses those watched that were silent for too long.
     pub(super) fn accuse(&mut self, now: Now) {
-        debug_assert!(!self.subjects.contains_key(&ME));
+        debug_assert!(!self.watched.contains_key(&ME));
         let due = |(at, since): (&u32, &u64)| self.due(*at, *since).is_some_and(|ms| ms <= now.ms).then_some(*at);
-        let silent: Vec<u32> = self.subjects.iter().filter_map(due).collect();
+        let silent: Vec<u32> = self.watched.iter().filter_map(due).collect();
         for at in silent {
             let peer = &mut self.peers[at as usize];
             peer.accused = Some(Accusation { life: peer.life, seen_ms: now.ms });
             peer.mine = Some(peer.life);
             self.orders.push(Order::Accuse { subject: peer.id, life: peer.life });
             self.touched.insert(at);
+        }
+    }
+
+    /// Accuses those that are down here and yet have been heard for a while: they do not know of the
+    /// verdict, which may have gone with the peer that wrote it, and cannot refute what they cannot
+    /// read.
+    pub(super) fn remind(&mut self, now: Now) {
+        for (at, since) in &self.linked {
+            let peer = &mut self.peers[*at as usize];
+            let heard = now.ms <= peer.heard_ms + 2 * self.tuning.heartbeat_ms && now.ms >= since + REMIND_MS;
+            let Some(accused) = peer.standing().filter(|_| peer.state == State::Down && heard) else { continue };
+            if peer.mine < Some(accused.life) {
+                peer.mine = Some(accused.life);
+                self.orders.push(Order::Accuse { subject: peer.id, life: accused.life });
+            }
         }
     }
 }

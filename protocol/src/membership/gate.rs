@@ -101,27 +101,26 @@ impl Gate {
 
     /// Shuts or opens according to what is seen of the reference.
     pub fn review(&mut self, now_ms: u64, sight: Sight) {
-        let Some(storm) = &mut self.storm else {
-            if self.paced_from.is_some_and(|from| now_ms > from + self.spread_ms) {
-                self.paced_from = None;
+        if let Some(storm) = &mut self.storm {
+            storm.sight = sight;
+            if sight.is_great_loss() {
+                self.paced_from = Some(storm.last_loss_ms + self.quiet_ms);
             }
-            return;
-        };
-        storm.sight = sight;
-        if sight.is_great_loss() {
-            self.paced_from = Some(storm.last_loss_ms + self.quiet_ms);
+            if sight.is_minority() {
+                let until = storm.shut.get_or_insert(self.hold_ms.map(|ms| now_ms + ms));
+                if until.is_some_and(|until| until <= now_ms) {
+                    self.storm = None;
+                    self.paced_from = self.paced_from.map(|from| from.max(now_ms));
+                }
+            } else {
+                storm.shut = None;
+                if now_ms >= storm.last_loss_ms + self.loss_ms {
+                    self.storm = None;
+                }
+            }
         }
-        if sight.is_minority() {
-            let until = storm.shut.get_or_insert(self.hold_ms.map(|ms| now_ms + ms));
-            if until.is_some_and(|until| until <= now_ms) {
-                self.storm = None;
-                self.paced_from = self.paced_from.map(|from| from.max(now_ms));
-            }
-        } else {
-            storm.shut = None;
-            if now_ms >= storm.last_loss_ms + self.loss_ms {
-                self.storm = None;
-            }
+        if self.storm.is_none() {
+            self.paced_from = self.paced_from.filter(|from| now_ms <= from + self.spread_ms);
         }
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::{ME, Membership, Order};
+use super::{Membership, Order};
 use crate::event::Now;
 use crate::ids::PeerId;
 
@@ -42,9 +42,9 @@ impl Membership {
         if self.probe_deadline().is_some_and(|ms| ms <= now.ms) {
             self.turn(now);
         }
-        let observed = self.draw.observers(ME).chain(self.subjects.keys().copied());
         let probed = self.probes.current.iter().map(|(at, _)| *at);
-        let wanted: BTreeSet<PeerId> = observed.chain(probed).map(|at| self.peers[at as usize].id).collect();
+        let wanted: BTreeSet<PeerId> =
+            self.watched.keys().copied().chain(probed).map(|at| self.peers[at as usize].id).collect();
         if !wanted.iter().eq(self.wanted.iter()) {
             self.wanted = wanted.into_iter().collect();
             self.orders.push(Order::Links(self.wanted.clone()));
@@ -56,7 +56,7 @@ impl Membership {
         self.probes.turn_ms = now.ms + self.tuning.probe_ms;
         let mut current = std::mem::take(&mut self.probes.current);
         let keep = |(at, since): &(u32, u64)| {
-            self.linked.contains(at) && now.ms < since + KEEP_MS && self.peers[*at as usize].left_ms.is_none()
+            self.linked.contains_key(at) && now.ms < since + KEEP_MS && self.peers[*at as usize].left_ms.is_none()
         };
         current.retain(keep);
         let after = (Bound::Excluded(self.probes.last), Bound::Unbounded);

@@ -1,9 +1,11 @@
 //! Who is there: observers, verdicts, and the storm gate.
 //!
 //! Every peer is watched by a few others, its *observers*: those of the members not down that weigh
-//! most for it in rendezvous hashing, so that everybody computes the same ones. Heartbeats cross
-//! every standing link each second. An observer that misses a few writes a *verdict* against the
-//! subject's present *life*; the verdict spreads like any record. A subject that lives hears of it
+//! most for it in rendezvous hashing, so that everybody computes the same ones. Observer and observed
+//! keep a standing link, and heartbeats cross it both ways each second. Whichever end misses a few
+//! writes a *verdict* against the other's present *life*; the verdict spreads like any record. (Were
+//! it the observer alone, a peer that has lost all its observers would never learn of it, never draw
+//! others, and so stay an island: found where ninety of a hundred die.) A subject that lives hears of it
 //! over any of its links and raises its life, which makes the verdict void; one that does not is
 //! *down* a little later, everywhere. Then the observers of those that are left are drawn anew, and
 //! so the death of most of a cluster is found in a few rounds. (After SWIM, Das et al. 2002, the
@@ -19,11 +21,11 @@
 //! `machine` record by [`Membership::upsert`], every verdict (one's own, too) by
 //! [`Membership::verdict`], every departure by [`Membership::depart`], then the first `tick`.
 //!
-//! Two things are asked of the mesh. A standing link is up while *either* side wants it, and both
-//! sides are told of it by [`Membership::link`]: two peers may disagree for a moment on who
-//! observes whom, and heartbeats go over every link that is up. And a link that is wanted is dialled
-//! again within seconds for as long as it is wanted: a few of the members that are down are always
-//! wanted, and that is how the sides of a split find each other when it heals.
+//! One thing is asked of the mesh: a link that is wanted is dialled again within seconds for as long
+//! as it is wanted. A few of the members that are down are always wanted, and that is how the sides
+//! of a split find each other when it heals. Two peers may disagree for a while on who observes
+//! whom, and then only one of them wants the link: so heartbeats that come over no standing link of
+//! this peer's own are answered, one for one.
 
 mod detector;
 mod gate;
@@ -169,10 +171,11 @@ pub struct Membership {
     touched: BTreeSet<u32>,
     /// To be judged again at this time.
     alarms: BTreeSet<(u64, u32)>,
-    /// Those that this peer observes, and since when.
-    subjects: BTreeMap<u32, u64>,
-    linked: BTreeSet<u32>,
-    /// Links that came up since the last tick.
+    /// Those that this peer observes or is observed by, and since when.
+    watched: BTreeMap<u32, u64>,
+    /// The links that are up, and since when.
+    linked: BTreeMap<u32, u64>,
+    /// Those who are to hear a heartbeat at once: over a link that has come up, or in answer.
     greet: BTreeSet<u32>,
     /// The last [`Order::Links`].
     wanted: Vec<PeerId>,
@@ -213,8 +216,8 @@ impl Membership {
             draw: Draw::new(tuning.observers),
             touched: BTreeSet::new(),
             alarms: BTreeSet::new(),
-            subjects: BTreeMap::new(),
-            linked: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            linked: BTreeMap::new(),
             greet: BTreeSet::new(),
             wanted: Vec::new(),
             probes: Probes::new(me, now.ms),
@@ -288,13 +291,13 @@ impl Membership {
         self.touched.insert(at);
     }
 
-    /// The standing link to a peer is up, whichever side wanted it, or lost.
+    /// The standing link to a peer is up, or lost.
     pub fn link(&mut self, now: Now, peer: &PeerId, up: bool) {
         self.arrive(now);
         let at = self.intern(*peer);
         if at == ME {
         } else if up {
-            self.linked.insert(at);
+            self.linked.entry(at).or_insert(now.ms);
             self.greet.insert(at);
         } else {
             self.linked.remove(&at);
@@ -308,6 +311,12 @@ impl Membership {
         let Some(&at) = self.index.get(from) else { return };
         if at != ME && self.peers[at as usize].known {
             self.peers[at as usize].heard(now.ms);
+            // Not more than one a beat: two that no longer want each other soon fall silent.
+            let answer = &mut self.peers[at as usize].answered_ms;
+            if !self.linked.contains_key(&at) && now.ms >= *answer + self.tuning.heartbeat_ms * 3 / 4 {
+                *answer = now.ms;
+                self.greet.insert(at);
+            }
             self.raise(now, at, life);
         }
     }
@@ -354,7 +363,7 @@ impl Membership {
         if !self.touched.is_empty() || !self.orders.is_empty() || !self.greet.is_empty() {
             return self.last_ms;
         }
-        let accuse = self.subjects.iter().filter_map(|(at, since)| self.due(*at, *since));
+        let accuse = self.watched.iter().filter_map(|(at, since)| self.due(*at, *since));
         let judge = self.alarms.first().map(|alarm| alarm.0);
         accuse.chain(judge).chain(self.gate.deadline()).chain(self.probe_deadline()).fold(self.beat_ms, u64::min)
     }
@@ -436,18 +445,20 @@ impl Membership {
     /// Draws observers anew where members have come or gone.
     fn redraw(&mut self, now: Now) {
         if self.draw.settle() {
-            let before = std::mem::take(&mut self.subjects);
+            let before = std::mem::take(&mut self.watched);
             let since = |at: u32| (at, before.get(&at).copied().unwrap_or(now.ms));
-            self.subjects = self.draw.observed_by(ME).map(since).collect();
+            self.watched = self.draw.observers(ME).chain(self.draw.observed_by(ME)).map(since).collect();
         }
     }
 
-    /// Heartbeats: over every link each second, and at once over one that has just come up.
+    /// Heartbeats: over every link each second; at once over one that has just come up, and to those
+    /// who sent one over a link that is only theirs.
     fn beat(&mut self, now: Now) {
         let mut to = std::mem::take(&mut self.greet);
         if now.ms >= self.beat_ms {
             self.beat_ms = now.ms + self.tuning.heartbeat_ms;
-            to.clone_from(&self.linked);
+            to.extend(self.linked.keys());
+            self.remind(now);
         }
         let life = self.peers[ME as usize].life;
         let order = |at: u32| Order::Heartbeat { to: self.peers[at as usize].id, life };

@@ -16,31 +16,31 @@ fn settled(count: usize, seed: u64) -> World {
     world
 }
 
-/// Kills all but the survivors at once and tells how long it takes until these know.
-fn found_after(count: usize, survivors: usize, rounds: u64, seed: u64) -> u64 {
+/// Kills all but the survivors at once; they must agree on that within so many rounds.
+fn found_within(rounds: u64, count: usize, survivors: usize, seed: u64) {
     let mut world = settled(count, seed);
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by_key(|n| crate::ids::rendezvous(seed, *n as u64));
     for n in &order[survivors..] {
         world.kill(*n);
     }
-    world.run_until(rounds * ROUND_MS + SLACK_MS, World::agreed)
+    world.run_until(rounds * ROUND_MS + SLACK_MS, World::agreed);
 }
 
 #[test]
 fn mass_death_is_found_in_rounds() {
     for seed in 1..=20 {
-        found_after(3, 2, 1, seed);
-        found_after(3, 1, 2, seed);
-        found_after(10, 3, 2, seed);
-        found_after(10, 1, 3, seed);
+        found_within(1, 3, 2, seed);
+        found_within(1, 3, 1, seed);
+        found_within(2, 10, 3, seed);
+        found_within(2, 10, 1, seed);
     }
 }
 
 #[test]
-fn ninety_of_a_hundred_are_found_in_eight_rounds() {
+fn ninety_of_a_hundred_are_found_in_four_rounds() {
     for seed in 1..=3 {
-        found_after(100, 10, 8, seed);
+        found_within(4, 100, 10, seed);
     }
 }
 
@@ -123,6 +123,7 @@ fn half_are_back_before_the_hold_ends() {
     assert!(world.brain(0).held(world.time()).is_some());
     world.heal();
     world.run_until(10_000, |world| world.brain(0).held(world.time()).is_none());
+    world.run_until(10_000, World::all_alive);
     assert_eq!(world.loss(0, 5), Loss::No);
 }
 
@@ -204,6 +205,36 @@ fn a_single_death_is_lost_within_eight_seconds() {
 }
 
 #[test]
+fn after_any_trouble_all_agree_on_who_runs() {
+    for seed in 1..=40 {
+        let count = 3 + (seed % 8) as usize;
+        let mut world = settled(count, seed);
+        for _ in 0..25 {
+            let (one, other) = (world.throw(count as u64) as usize, world.throw(count as u64) as usize);
+            let ms = world.throw(9000);
+            match world.throw(5) {
+                0 | 1 if world.nodes[one].is_some() => world.kill(one),
+                0 | 1 => world.start(one),
+                2 if world.nodes[one].is_some() => world.pause(one, ms),
+                3 => world.heal(),
+                _ if one != other => world.cut(one, other),
+                _ => world.split(&[one]),
+            }
+            world.run(ms);
+        }
+        world.heal();
+        for n in 0..count / 2 {
+            if world.nodes[n].is_none() {
+                world.start(n);
+            }
+        }
+        world.run_until(60_000, World::agreed);
+        world.run(20_000);
+        assert!(world.agreed(), "seed {seed}");
+    }
+}
+
+#[test]
 fn one_that_comes_back_is_alive_again_at_once() {
     let mut world = settled(5, 3);
     world.kill(1);
@@ -256,6 +287,18 @@ fn planned_leaves_and_drains_are_no_loss() {
     assert_eq!((brain.state(&gone), brain.known_count(), brain.live_count()), (State::Left, 4, 2));
 }
 
+#[test]
+fn a_verdict_that_got_lost_is_written_again() {
+    let mut world = settled(3, 7);
+    let (now, ids) = (world.time(), world.ids.clone());
+    // Only peer 0 ever read it, and its writer is gone.
+    world.nodes[0].as_mut().unwrap().brain.verdict(now, &PeerId([9; 32]), &ids[1], 1);
+    world.run(2500);
+    assert_eq!((world.state(0, 1), world.state(2, 1)), (State::Down, State::Alive));
+    world.run_until(15_000, World::all_alive);
+    assert_eq!(world.nodes[1].as_ref().unwrap().life_asked, 2);
+}
+
 fn machine(id: PeerId, life: u64) -> Member {
     Member { id, rack: None, life, restarting_until: None, draining: false }
 }
@@ -304,6 +347,29 @@ fn orders_of_one_peer_that_falls_silent() {
     assert_eq!(peer.live().collect::<Vec<_>>(), [me]);
     assert_eq!(peer.loss(at(18_000), &other, 2000), Loss::Waits { until_ms: 19_000 });
     assert_eq!(peer.loss(at(19_000), &other, 2000), Loss::Lost, "the half with the lowest identity");
+}
+
+#[test]
+fn a_heartbeat_over_a_link_of_the_other_alone_is_answered_once_a_beat() {
+    let ids = [PeerId([1; 32]), PeerId([2; 32])];
+    let now = |ms| Now { ms, wall: ms };
+    let mut pair = ids.map(|me| {
+        let mut one = Membership::new(me, Tuning::default(), None, now(0));
+        ids.iter().for_each(|id| one.upsert(now(0), machine(*id, 1)));
+        one.tick(now(0));
+        one
+    });
+    // Neither has a link any more, and a heartbeat is still on its way.
+    let mut sent = 0;
+    let mut on_its_way = true;
+    while std::mem::take(&mut on_its_way) {
+        let to = sent % 2;
+        pair[to].heard(now(1000), &ids[1 - to], 1);
+        on_its_way = pair[to].tick(now(1000)).iter().any(|order| matches!(order, Order::Heartbeat { .. }));
+        sent += 1;
+        assert!(sent < 4, "two that have let go of each other fall silent");
+    }
+    assert_eq!(sent, 3);
 }
 
 #[test]

@@ -1,0 +1,41 @@
+# make demo    three machines in network namespaces, an app in containers, a death, a replacement
+# make test    everything that must hold: format, clippy, unit and property tests, simulator, lab
+# make bench   medians and their spread, beside what is promised (BENCH=--quick for a glance)
+# make soak    ten thousand seeds of the simulator (SEEDS=1..10000 PEERS=10)
+# make lab     the lab alone
+# make build   rialtod and rialto, in target/release
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)/release
+BENCH ?=
+SEEDS ?= 1..10000
+PEERS ?= 10
+
+.PHONY: build demo test lab bench soak setup install clean
+
+build: setup
+	cargo build --release --workspace
+
+demo: build
+	$(TARGET)/demo
+
+test: setup
+	scripts/test
+
+lab: setup
+	scripts/test lab
+
+bench: build
+	$(TARGET)/bench $(BENCH)
+
+soak: build
+	$(TARGET)/sim --seeds $(SEEDS) --peers $(PEERS)
+
+setup:
+	@scripts/setup
+
+install: build
+	install -D -m 755 $(TARGET)/rialtod $(DESTDIR)/usr/local/bin/rialtod
+	install -D -m 755 $(TARGET)/rialto $(DESTDIR)/usr/local/bin/rialto
+
+clean:
+	cargo clean

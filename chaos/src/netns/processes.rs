@@ -1,0 +1,97 @@
+//! The processes of a machine: all those in its network namespace.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long killed processes may take to be gone.
+const DYING: Duration = Duration::from_secs(10);
+
+/// The file that stands for a network namespace.
+pub(crate) fn netns_path(name: &str) -> PathBuf {
+    Path::new("/run/netns").join(name)
+}
+
+/// Every process whose network namespace is `name`.
+pub(crate) fn within(name: &str) -> Vec<i32> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(namespace) = std::fs::metadata(netns_path(name)) else { return Vec::new() };
+    let link = format!("net:[{}]", namespace.ino());
+    pids()
+        .filter(|pid| std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|at| at.as_os_str() == &*link))
+        .collect()
+}
+
+/// Sends `signal` to every process of a machine.
+pub(crate) fn signal_all(name: &str, signal: Signal) {
+    for pid in within(name) {
+        // One that has just gone needs no signal.
+        kill(Pid::from_raw(pid), signal).ok();
+    }
+}
+
+/// Kills everything in these namespaces until nothing is left, what is forked meanwhile included.
+/// Returns the cgroups that the dead were in.
+pub(crate) fn kill_all(names: &[String]) -> BTreeSet<PathBuf> {
+    let deadline = Instant::now() + DYING;
+    let mut cgroups = BTreeSet::new();
+    loop {
+        let alive: Vec<i32> = names.iter().flat_map(|name| within(name)).collect();
+        if alive.is_empty() || Instant::now() > deadline {
+            return cgroups;
+        }
+        for pid in alive {
+            cgroups.extend(super::remains::cgroups_of(pid));
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+        // The kernel tells of the end of others' children to nobody; this loop is short.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The name of the program that a process runs: of a script, the script's.
+pub(crate) fn name(pid: i32) -> Option<String> {
+    Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
+/// Bytes of memory of one process: resident, and its proportional share.
+pub(crate) fn memory(pid: u32) -> Option<(u64, u64)> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = rollup.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    };
+    Some((field("Rss:")?, field("Pss:")?))
+}
+
+/// Processor time that the threads of a process have used. In nanoseconds, as the scheduler counts: the
+/// ticks of `stat` are too coarse for a peer at rest.
+pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let time = |thread: std::fs::DirEntry| -> Option<u64> {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse().ok()
+    };
+    Some(Duration::from_nanos(threads.filter_map(time).sum()))
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_time() {
+        let me = std::process::id();
+        let (resident, proportional) = memory(me).unwrap();
+        assert!(resident >= proportional && proportional > 0);
+        assert!(processor_time(me).unwrap() > Duration::ZERO);
+    }
+}

@@ -1,0 +1,502 @@
+//! What can be said on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args as Group, Parser, Subcommand, ValueEnum};
+use rialto_protocol::compose;
+use rialto_protocol::model::PortSpec;
+
+use crate::human;
+
+const ABOUT_CODES: &str = "\
+Exit codes:
+  0 done   1 failed   2 wrong command line   3 not found   4 refused or invalid
+  5 no peer reachable   6 timed out   7 cannot be placed
+  'rialto run' exits with its task's code; 128+n: ended by signal n;
+  125: Rialto's own failure; 126, 127: the program could not be started, or found.
+
+Environment:
+  RIALTO_API        as --api; several, separated by commas, are tried in turn
+  RIALTO_SOCKET     as --socket
+  RIALTO_API_TOKEN  the token for --api: what is in the peer's DATA/api-token";
+
+/// Runs containers on machines that need no master. Any verb works at any peer.
+#[derive(Debug, Parser)]
+#[command(name = "rialto", version, after_help = ABOUT_CODES, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub door: Door,
+    /// How data is printed on stdout.
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Which peer is asked.
+#[derive(Debug, Group)]
+pub struct Door {
+    /// A peer's address, http://HOST:PORT; needs RIALTO_API_TOKEN.
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket")]
+    pub api: Option<String>,
+    /// A peer's Unix socket [default: this machine's peer].
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Run(Run),
+    Deploy(Deploy),
+    Ps(Ps),
+    Logs(Logs),
+    Stop(Stop),
+    Rm(Rm),
+    Scale(Scale),
+    Status(Status),
+    #[command(subcommand)]
+    Machine(Machine),
+    Invite(Invite),
+    #[command(subcommand)]
+    Image(Image),
+    Events(Events),
+    Doctor(Doctor),
+    Version(Version),
+    Completion(Completion),
+}
+
+/// Runs one command on some machine, and exits with its code.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto run host true                         the machine's own programs, in a container
+  rialto run host -- sh -c 'echo hello'        everything behind -- is the command
+  rialto run --memory 512m -e N=5 web:1 work   an imported image
+  rialto run -d host sleep 1h                  print the task's name, and do not wait
+
+Ctrl-C stops the task; a second one exits at once.")]
+pub struct Run {
+    /// The run's name [default: run- and some letters].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Cores that it may use and that are set aside for it: 0.5, 2.
+    #[arg(long, value_name = "N", value_parser = compose::cpus_limit)]
+    pub cpus: Option<u64>,
+    /// Memory that it may use and that is set aside for it: 512m, 2g.
+    #[arg(long, value_name = "SIZE", value_parser = compose::memory_limit)]
+    pub memory: Option<u64>,
+    /// Sets a variable; a name alone takes its value from here.
+    #[arg(short, long, value_name = "K=V", action = ArgAction::Append, value_parser = variable)]
+    pub env: Vec<Variable>,
+    /// Publishes a port: 80, 8080:80, 5353:53/udp.
+    #[arg(short, long, value_name = "PORT", action = ArgAction::Append, value_parser = compose::port)]
+    pub publish: Vec<PortSpec>,
+    /// Stops it when this long has passed since the start of this command.
+    #[arg(long, value_name = "TIME", value_parser = human::duration, conflicts_with = "detach")]
+    pub timeout: Option<Duration>,
+    /// Starts it again up to N times where its machine is lost.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub retries: u32,
+    /// Prints the task's name and does not wait.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// 'host', or the name of an imported image.
+    #[arg(value_parser = image)]
+    pub image: String,
+    /// The command and its arguments [default: the image's own].
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// A variable and its value; without one it comes from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    pub name: String,
+    pub value: Option<String>,
+}
+
+/// Makes an app run as its file says.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto deploy                                the Compose file in this folder
+  rialto deploy -f shop.yaml --app shop
+  generate | rialto deploy -f - --app shop --detach
+
+The app's name is --app, or the file's 'name:', or that of the file's folder.
+Waits until every replica runs; exits 6 when the time is over first, 7 where no machine could hold it.")]
+pub struct Deploy {
+    /// The app file, in Compose format; - reads stdin [default: compose.yaml, compose.yml,
+    /// docker-compose.yaml or docker-compose.yml].
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The app's name.
+    #[arg(long, value_name = "NAME", value_parser = app)]
+    pub app: Option<String>,
+    /// Asks nothing.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Does not wait until it runs.
+    #[arg(long)]
+    pub detach: bool,
+    /// Waits no longer than this.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = human::duration)]
+    pub timeout: Duration,
+}
+
+/// Lists tasks: all live ones, and the last hundred that finished.
+#[derive(Debug, Group)]
+#[command(
+    visible_alias = "ls",
+    after_help = "\
+Examples:
+  rialto ps
+  rialto ps shop            of one app
+  rialto ps shop.web -a     of one service, with every finished one that is kept (an hour)
+  rialto ps -o json         for programs"
+)]
+pub struct Ps {
+    /// An app, or a service of it.
+    #[arg(value_name = "APP[.SERVICE]")]
+    pub name: Option<String>,
+    /// Shows every finished task that is kept.
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// Prints the output of a task, of a service's tasks, or of an app's.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto logs shop.web.1          one task
+  rialto logs -f shop.web         all tasks of a service, and what they still write
+  rialto logs --tail 20 shop      the last lines of each task")]
+pub struct Logs {
+    /// Goes on as long as they run.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begins so many lines before the end.
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub tail: Option<u32>,
+    /// A task, a service or an app.
+    #[arg(value_name = "APP[.SERVICE[.SLOT]]")]
+    pub name: String,
+}
+
+/// Stops an app or a service, which stays known, with no replicas.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto stop shop            every service of the app
+  rialto stop shop.web        one service; 'rialto scale shop.web=3' starts it again
+  rialto stop run-3f9a2c71d0  a run")]
+pub struct Stop {
+    #[arg(value_name = "APP[.SERVICE]", required = true)]
+    pub names: Vec<String>,
+    /// Does not wait until the tasks have ended.
+    #[arg(long)]
+    pub detach: bool,
+    /// Waits no longer than this.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = human::duration)]
+    pub timeout: Duration,
+}
+
+/// Removes apps: their tasks end, and they are forgotten.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto rm shop          asks first, on a terminal
+  rialto rm --yes shop blog")]
+pub struct Rm {
+    #[arg(value_name = "APP", required = true, value_parser = app)]
+    pub apps: Vec<String>,
+    /// Asks nothing.
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Sets how many replicas a service has.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto scale shop.web=3
+  rialto scale shop.web=3 shop.db=1
+  rialto scale shop.web 3
+  rialto scale shop web 3")]
+pub struct Scale {
+    #[arg(value_name = "APP.SERVICE=N", required = true)]
+    pub words: Vec<String>,
+}
+
+/// Shows how the cluster fares.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto status
+  rialto status -o json")]
+pub struct Status {}
+
+/// Lists machines, and has them take no more work.
+#[derive(Debug, Subcommand)]
+#[command(
+    visible_alias = "machines",
+    after_help = "\
+Examples:
+  rialto machine ls
+  rialto machine drain m2"
+)]
+pub enum Machine {
+    /// Lists the machines.
+    #[command(visible_alias = "list", after_help = "Example:\n  rialto machine ls -o json")]
+    Ls,
+    /// Has a machine take no more work and hand over what it has.
+    #[command(after_help = "Example:\n  rialto machine drain m2")]
+    Drain { machine: String },
+    /// Lets a drained machine take work again.
+    #[command(after_help = "Example:\n  rialto machine undrain m2")]
+    Undrain { machine: String },
+}
+
+/// Prints a token that lets machines join.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto invite                          for a day and up to ten machines
+  rialto invite --ttl 1h --uses 1
+  rialtod --join TOKEN                   on the new machine")]
+pub struct Invite {
+    /// How long it is good.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = human::duration)]
+    pub ttl: Duration,
+    /// How many machines it lets in.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: u32,
+}
+
+/// Imports and lists images.
+#[derive(Debug, Subcommand)]
+#[command(
+    visible_alias = "images",
+    after_help = "\
+Examples:
+  rialto image import ./web --name web:1
+  rialto image ls"
+)]
+pub enum Image {
+    /// Imports an image into the cluster: an OCI image layout, as a folder or a tar archive.
+    #[command(after_help = "\
+Examples:
+  rialto image import ./web                 named as its index names it, or else as the folder
+  rialto image import web.tar --name web:1")]
+    Import {
+        /// The folder, or the archive.
+        #[arg(value_name = "DIR")]
+        path: PathBuf,
+        /// The image's name.
+        #[arg(long, value_parser = image)]
+        name: Option<String>,
+    },
+    /// Lists the images that the machines have.
+    #[command(visible_alias = "list", after_help = "Example:\n  rialto image ls -o json")]
+    Ls,
+}
+
+/// Shows what happened, as the peer that is asked saw it.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto events
+  rialto events -f              and what happens from now on
+  rialto events --after 120     what came after the event 120")]
+pub struct Events {
+    /// Goes on for ever.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begins behind the event of this number.
+    #[arg(long, value_name = "ID")]
+    pub after: Option<u64>,
+}
+
+/// Looks at this machine and says what a peer lacks: cgroups, ports, rights, clock.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto doctor               exits 1 where a check failed
+  rialto doctor -o json")]
+pub struct Doctor {}
+
+/// Prints the version of this program and of the peer.
+#[derive(Debug, Group)]
+#[command(after_help = "Example:\n  rialto version -o json")]
+pub struct Version {}
+
+/// Prints a script that completes commands in a shell.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  source <(rialto completion bash)
+  rialto completion zsh > ~/.zfunc/_rialto")]
+pub struct Completion {
+    pub shell: clap_complete::Shell,
+}
+
+fn variable(text: &str) -> Result<Variable, String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_string())),
+        None => (text, None),
+    };
+    if name.is_empty() || name.chars().any(char::is_whitespace) {
+        return Err("a variable is NAME=VALUE".into());
+    }
+    Ok(Variable { name: name.into(), value })
+}
+
+fn image(text: &str) -> Result<String, String> {
+    match compose::is_image_name(text) {
+        true => Ok(text.into()),
+        false => Err("no image can have this name".into()),
+    }
+}
+
+/// Reads the name of an app.
+pub fn app(text: &str) -> Result<String, String> {
+    if rialto_protocol::model::app::is_dns_label(text) && text != "machine" {
+        return Ok(text.into());
+    }
+    let like = compose::label_like(text);
+    Err(match like.as_str() {
+        "" | "machine" => {
+            "an app's name has 1 to 63 lower-case letters, digits and hyphens, and is not 'machine'".into()
+        }
+        like => format!("no app can have this name; '{like}' is one"),
+    })
+}
+
+/// Whether a command line that could not be read was to be a run, whose exit codes are the task's.
+pub fn means_run(mut words: impl Iterator<Item = OsString>) -> bool {
+    words.next();
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--api" | "--socket" | "-o" | "--output") => drop(words.next()),
+            Some(flag) if flag.starts_with('-') => {}
+            verb => return verb == Some("run"),
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn read(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("rialto").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_behind_the_image_is_the_command() {
+        for (line, image, command) in [
+            ("run host true", "host", vec!["true"]),
+            ("run host -- true", "host", vec!["true"]),
+            ("run host sh -c x -o json --memory", "host", vec!["sh", "-c", "x", "-o", "json", "--memory"]),
+            ("run host -- --help", "host", vec!["--help"]),
+            ("run host echo -- a", "host", vec!["echo", "--", "a"]),
+            ("-o json run -d --retries 2 web:1", "web:1", vec![]),
+        ] {
+            let Verb::Run(run) = read(line).unwrap().verb else { panic!("{line}") };
+            assert_eq!((run.image.as_str(), run.command), (image, command.iter().map(ToString::to_string).collect()));
+        }
+    }
+
+    #[test]
+    fn flags_of_a_run_are_read() {
+        let line =
+            "run --name job --cpus 0.5 --memory 128m -e A=1 -e B=x=y -e C -p 8080:80 -p 53/udp --timeout 30s web";
+        let Verb::Run(run) = read(line).unwrap().verb else { panic!() };
+        assert_eq!((run.name.as_deref(), run.cpus, run.memory), (Some("job"), Some(500), Some(128 << 20)));
+        let env: Vec<_> = run.env.iter().map(|v| (v.name.as_str(), v.value.as_deref())).collect();
+        assert_eq!(env, [("A", Some("1")), ("B", Some("x=y")), ("C", None)]);
+        assert_eq!(run.publish[0].host, Some(8080));
+        assert_eq!(run.publish[1].protocol, "udp");
+        assert_eq!(run.timeout, Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere_before_a_command() {
+        let args = read("ps -o json --socket /x").unwrap();
+        assert_eq!((args.output, args.door.socket), (Format::Json, Some("/x".into())));
+    }
+
+    #[test]
+    fn bad_flags_are_refused() {
+        for line in [
+            "",
+            "nothing",
+            "ps --bogus",
+            "ps -o xml",
+            "run",
+            "run --cpus x host",
+            "run --cpus 0 host",
+            "run --memory 5x host",
+            "run --memory 1k host",
+            "run -e =1 host",
+            "run -p 0 host",
+            "run -p 1-5 host",
+            "run --timeout 5 host",
+            "run --timeout 5s -d host",
+            "run --retries -1 host",
+            "run ../x",
+            "logs",
+            "logs --tail x a",
+            "stop",
+            "rm",
+            "rm Shop",
+            "scale",
+            "machine drain",
+            "invite --uses 0",
+            "invite --ttl forever",
+            "image import",
+            "completion cmd",
+        ] {
+            assert!(read(line).is_err_and(|error| error.use_stderr() || line.is_empty()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_bad_run_is_known_for_one() {
+        let means = |line: &str| means_run(std::iter::once("rialto").chain(line.split_whitespace()).map(Into::into));
+        assert!(means("run --bogus"));
+        assert!(means("-o json --api=http://run:1 run"));
+        assert!(means("--socket run run"));
+        assert!(!means("ps run"));
+        assert!(!means("--socket run"));
+        assert!(!means(""));
+    }
+
+    #[test]
+    fn every_verb_shows_examples() {
+        fn look(command: &clap::Command) {
+            for verb in command.get_subcommands() {
+                let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{}", verb.get_name());
+                look(verb);
+            }
+        }
+        look(&Args::command());
+    }
+}

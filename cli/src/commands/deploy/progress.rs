@@ -1,0 +1,140 @@
+//! Showing how far a deploy is: one line that changes on a terminal, plain lines elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal, Write};
+
+use rialto_protocol::api::TaskRow;
+use rialto_protocol::model::AppSpec;
+
+use crate::output::{one_line, say};
+
+/// The most reasons that are said.
+const REASONS_MAX: usize = 10;
+
+pub struct Progress {
+    app: String,
+    wanted: BTreeMap<String, u32>,
+    shown: String,
+    said: BTreeSet<String>,
+    terminal: bool,
+}
+
+impl Progress {
+    pub fn new(app: &str, spec: &AppSpec) -> Self {
+        let wanted = spec.services.iter().map(|(name, service)| (name.clone(), service.replicas)).collect();
+        let terminal = io::stderr().is_terminal();
+        Self { app: app.into(), wanted, shown: String::new(), said: BTreeSet::new(), terminal }
+    }
+
+    /// Shows what is new.
+    pub fn see(&mut self, rows: &[TaskRow], remarks: &[String]) {
+        let new = self.look(rows, remarks);
+        for line in &new.reasons {
+            self.clear();
+            say(format!("  {line}"));
+        }
+        if let Some(summary) = new.summary {
+            self.show(&summary);
+        } else if self.terminal && !new.reasons.is_empty() {
+            self.show(&self.shown.clone());
+        }
+    }
+
+    /// How many of each service run, as it was seen last.
+    pub fn summary(&self) -> &str {
+        if self.shown.is_empty() { "nothing of it is known" } else { &self.shown }
+    }
+
+    /// Leaves the last line as it is.
+    pub fn end(&mut self) {
+        if self.terminal && !self.shown.is_empty() {
+            say("");
+        }
+    }
+
+    fn look(&mut self, rows: &[TaskRow], remarks: &[String]) -> New {
+        let mut running: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.state == "running" || row.state == "exited" && row.exit_code == Some(0))
+        {
+            running.entry(&row.service).or_default().insert(&row.slot);
+        }
+        let counts = self.wanted.iter().map(|(name, wanted)| {
+            let count = running.get(name.as_str()).map_or(0, BTreeSet::len);
+            format!("{name} {count}/{wanted}")
+        });
+        let summary = counts.collect::<Vec<_>>().join(", ");
+        let of_rows = rows.iter().filter(|row| row.state != "running").filter_map(|row| {
+            let reason = row.reason.as_ref()?;
+            Some(format!("{} is {}: {}", row.task, row.state, one_line(reason)))
+        });
+        let mut reasons = Vec::new();
+        for reason in of_rows.chain(remarks.iter().map(|remark| one_line(remark))) {
+            if self.said.len() < REASONS_MAX && self.said.insert(reason.clone()) {
+                reasons.push(reason);
+            }
+        }
+        let changed = summary != self.shown;
+        if changed {
+            self.shown = summary.clone();
+        }
+        New { summary: changed.then_some(summary), reasons }
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+
+    fn show(&self, summary: &str) {
+        self.clear();
+        if self.terminal {
+            let _ = write!(io::stderr().lock(), "{}: {summary}", self.app);
+        } else {
+            say(format!("{}: {summary}", self.app));
+        }
+    }
+}
+
+struct New {
+    summary: Option<String>,
+    reasons: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rialto_protocol::model::ServiceSpec;
+
+    #[test]
+    fn only_what_is_new_is_said() {
+        let service = |replicas| ServiceSpec { image: "host".into(), replicas, ..ServiceSpec::default() };
+        let services = BTreeMap::from([("web".to_string(), service(2)), ("db".to_string(), service(1))]);
+        let mut progress = Progress::new("shop", &AppSpec { services, single_run: false });
+        let row = |service: &str, slot: &str, state: &str, reason: Option<&str>| TaskRow {
+            task: format!("shop.{service}.{slot}"),
+            app: "shop".into(),
+            service: service.into(),
+            slot: slot.into(),
+            machine: None,
+            state: state.into(),
+            address: None,
+            ports: vec![],
+            attempt: 1,
+            started_at: None,
+            exit_code: None,
+            claim: None,
+            reason: reason.map(Into::into),
+            oom_killed: false,
+            lost: false,
+            accepted_at: None,
+            ended_at: None,
+        };
+        let rows = [row("web", "1", "running", None), row("db", "1", "pending", Some("no machine has 64 GiB free"))];
+        let first = progress.look(&rows, &["holding back".into()]);
+        assert_eq!(first.summary.as_deref(), Some("db 0/1, web 1/2"));
+        assert_eq!(first.reasons, ["shop.db.1 is pending: no machine has 64 GiB free", "holding back"]);
+        let again = progress.look(&rows, &["holding back".into()]);
+        assert!(again.summary.is_none() && again.reasons.is_empty());
+    }
+}

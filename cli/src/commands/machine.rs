@@ -1,0 +1,84 @@
+//! `rialto machine`.
+
+use rialto_client::Client;
+use rialto_protocol::api::MachineRow;
+
+use crate::args::Machine;
+use crate::exit::Failure;
+use crate::output::{Output, say};
+use crate::{human, table};
+
+const HEADER: [&str; 9] = ["NAME", "STATE", "ADDRESS", "CPU FREE", "MEMORY FREE", "AGE", "VERSION", "LABELS", "REASON"];
+
+pub async fn machine(client: &Client, out: Output, machine: Machine) -> Result<(), Failure> {
+    match machine {
+        Machine::Ls => {
+            let machines = client.machines().await?.data.machines;
+            out.data(&machines, || rows(&machines))
+        }
+        Machine::Drain { machine } => {
+            client.drain(&machine, true).await?;
+            say(format!("{machine} takes no more work, and hands over what it has"));
+            Ok(())
+        }
+        Machine::Undrain { machine } => {
+            client.drain(&machine, false).await?;
+            say(format!("{machine} takes work again"));
+            Ok(())
+        }
+    }
+}
+
+fn rows(machines: &[MachineRow]) -> String {
+    let cells = |row: &MachineRow| {
+        let labels: Vec<String> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![
+            row.name.clone(),
+            row.state.clone(),
+            row.address.clone().unwrap_or_else(|| "-".into()),
+            format!("{} of {}", human::cores(row.cpu_millis_free), human::cores(row.cpu_millis)),
+            format!("{} of {}", human::bytes(row.memory_bytes_free), human::bytes(row.memory_bytes)),
+            human::seconds(row.age_seconds),
+            row.version.clone(),
+            labels.join(","),
+            row.reason.clone().unwrap_or_default(),
+        ]
+    };
+    table::table(&HEADER, &["LABELS", "REASON"], &machines.iter().map(cells).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn machines_are_a_table() {
+        let row = MachineRow {
+            name: "m1".into(),
+            id: "ab".repeat(32),
+            state: "alive".into(),
+            address: Some("10.0.0.1:7400".into()),
+            cpu_millis: 2000,
+            memory_bytes: 24 << 30,
+            cpu_millis_free: 1500,
+            memory_bytes_free: 3 << 29,
+            labels: BTreeMap::from([("rack".into(), "a".into()), ("ssd".into(), "yes".into())]),
+            version: "0.1.0".into(),
+            age_seconds: 8000,
+            reason: None,
+            this: true,
+        };
+        let bare = MachineRow {
+            name: "m2".into(),
+            state: "no-executor".into(),
+            address: None,
+            labels: BTreeMap::new(),
+            age_seconds: 5,
+            reason: Some("not root".into()),
+            this: false,
+            ..row.clone()
+        };
+        insta::assert_snapshot!(rows(&[row, bare]));
+    }
+}

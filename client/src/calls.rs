@@ -1,0 +1,240 @@
+//! The calls, one function each.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::Method;
+use hyper::body::Frame;
+use rialto_protocol::api::{
+    Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, ImageRow, Images, InviteBody, Invited, LogLine,
+    Machines, ScaleBody, Status, TaskRow, Tasks,
+};
+use rialto_protocol::ids::ChangeId;
+use rialto_protocol::model::AppSpec;
+use serde::Serialize;
+
+use crate::transport::Call;
+use crate::{Client, Error, Lines};
+
+/// What a call may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Running,
+    Finished,
+}
+
+impl Wait {
+    fn word(self) -> &'static str {
+        match self {
+            Wait::Running => "running",
+            Wait::Finished => "finished",
+        }
+    }
+}
+
+/// What `POST /v1/runs` takes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunBody {
+    /// 32 hexadecimal digits: sending twice is harmless.
+    pub change: String,
+    /// The name of the app that the run becomes.
+    pub app: String,
+    pub spec: AppSpec,
+}
+
+impl Client {
+    /// `GET /v1/status`.
+    pub async fn status(&self) -> Result<Answer<Status>, Error> {
+        self.ask(Call::get("/v1/status")).await
+    }
+
+    /// `GET /v1/version`: the version of the peer's program.
+    pub async fn version(&self) -> Result<serde_json::Value, Error> {
+        self.ask(Call::get("/v1/version")).await
+    }
+
+    /// `GET /v1/doctor`: what the peer finds when it looks at its own machine.
+    pub async fn doctor(&self) -> Result<Answer<Doctor>, Error> {
+        self.ask(Call::get("/v1/doctor")).await
+    }
+
+    /// `GET /v1/machines`.
+    pub async fn machines(&self) -> Result<Answer<Machines>, Error> {
+        self.ask(Call::get("/v1/machines")).await
+    }
+
+    /// `POST /v1/machines/{machine}/drain` or `undrain`: it takes no more work, or takes work again.
+    pub async fn drain(&self, machine: &str, on: bool) -> Result<(), Error> {
+        let verb = if on { "drain" } else { "undrain" };
+        let path = format!("/v1/machines/{}/{verb}", escaped(machine));
+        let _: serde_json::Value = self.ask(Call { method: Method::POST, ..Call::get(path) }).await?;
+        Ok(())
+    }
+
+    /// `POST /v1/invitations`: a token that lets machines join.
+    pub async fn invite(&self, ttl: Duration, uses: u32) -> Result<Answer<Invited>, Error> {
+        let body = InviteBody { ttl_seconds: ttl.as_secs(), uses };
+        self.ask(Call::with(Method::POST, "/v1/invitations", &body)).await
+    }
+
+    /// `GET /v1/tasks`: the tasks of everything, of an app, or of one of its services. `all` shows
+    /// every finished one that is kept, not the last hundred.
+    pub async fn tasks(&self, app: Option<&str>, service: Option<&str>, all: bool) -> Result<Answer<Tasks>, Error> {
+        let mut query = Query::new("/v1/tasks");
+        query.add("app", app);
+        query.add("service", service);
+        query.add("all", all.then_some("true"));
+        self.ask(Call::get(query.0)).await
+    }
+
+    /// `GET /v1/tasks/{task}`: one task, `app.service.slot`; with a wait not before it runs or is
+    /// finished, or [`Error::Refused`] by `timed_out` after `at_most`.
+    pub async fn task(&self, task: &str, wait: Option<(Wait, Duration)>) -> Result<Answer<TaskRow>, Error> {
+        let mut query = Query::new(format!("/v1/tasks/{}", escaped(task)));
+        let mut extra = Duration::ZERO;
+        if let Some((wait, at_most)) = wait {
+            query.add("wait", Some(wait.word()));
+            query.add("timeout_ms", Some(&at_most.as_millis().to_string()));
+            extra = at_most;
+        }
+        self.ask(Call::get(query.0).waiting(extra)).await
+    }
+
+    /// `GET /v1/apps`.
+    pub async fn apps(&self) -> Result<Answer<Apps>, Error> {
+        self.ask(Call::get("/v1/apps")).await
+    }
+
+    /// `GET /v1/apps/{app}`.
+    pub async fn app(&self, app: &str) -> Result<Answer<App>, Error> {
+        self.ask(Call::get(format!("/v1/apps/{}", escaped(app)))).await
+    }
+
+    /// `PUT /v1/apps/{app}`: makes the app read so.
+    pub async fn deploy(&self, app: &str, spec: AppSpec, change: ChangeId) -> Result<Answer<Changed>, Error> {
+        let body = DeployBody { change: change.hex(), spec };
+        self.ask(Call::with(Method::PUT, format!("/v1/apps/{}", escaped(app)), &body)).await
+    }
+
+    /// `DELETE /v1/apps/{app}`: ends the app's generation and everything that runs of it.
+    pub async fn remove(&self, app: &str, change: ChangeId) -> Result<Answer<Changed>, Error> {
+        let path = format!("/v1/apps/{}?change={}", escaped(app), change.hex());
+        self.ask(Call { method: Method::DELETE, ..Call::get(path) }).await
+    }
+
+    /// `POST /v1/apps/{app}/scale`: sets the number of replicas, of one service or of all.
+    pub async fn scale(
+        &self,
+        app: &str,
+        service: Option<&str>,
+        replicas: u32,
+        change: ChangeId,
+    ) -> Result<Answer<Changed>, Error> {
+        let body = ScaleBody { change: change.hex(), service: service.map(Into::into), replicas };
+        self.ask(Call::with(Method::POST, format!("/v1/apps/{}/scale", escaped(app)), &body)).await
+    }
+
+    /// `GET /v1/apps/{app}/wait`: answers when the app runs or is finished, or is refused by
+    /// `timed_out` after `at_most`, by `unplaceable` where that can never be.
+    pub async fn wait(&self, app: &str, until: Wait, at_most: Duration) -> Result<Answer<Tasks>, Error> {
+        let mut query = Query::new(format!("/v1/apps/{}/wait", escaped(app)));
+        query.add("until", Some(until.word()));
+        query.add("timeout_ms", Some(&at_most.as_millis().to_string()));
+        self.ask(Call::get(query.0).waiting(at_most)).await
+    }
+
+    /// `POST /v1/runs?follow=true`: starts a single run and follows its output to its end.
+    pub async fn run(&self, body: &RunBody) -> Result<Lines<LogLine>, Error> {
+        // It answers when the run is accepted by as many peers as can be had.
+        self.follow(Call::with(Method::POST, "/v1/runs?follow=true", body)).await
+    }
+
+    /// `POST /v1/runs`: starts a single run, and answers when it is accepted.
+    pub async fn start(&self, body: &RunBody) -> Result<Answer<Changed>, Error> {
+        self.ask(Call::with(Method::POST, "/v1/runs", body)).await
+    }
+
+    /// `GET /v1/logs/{name}`: the output of a task, of a service's tasks, or of an app's; from the
+    /// last `tail` lines of each on; with `follow` for as long as they run.
+    pub async fn logs(&self, name: &str, follow: bool, tail: Option<u32>) -> Result<Lines<LogLine>, Error> {
+        let mut query = Query::new(format!("/v1/logs/{}", escaped(name)));
+        query.add("follow", follow.then_some("true"));
+        query.add("tail", tail.map(|lines| lines.to_string()).as_deref());
+        self.follow(Call::get(query.0)).await
+    }
+
+    /// `GET /v1/images`.
+    pub async fn images(&self) -> Result<Answer<Images>, Error> {
+        self.ask(Call::get("/v1/images")).await
+    }
+
+    /// `POST /v1/images?name=`: sends an OCI image layout as a tar archive, piece by piece as it is
+    /// made. It is sent to one peer and not repeated.
+    pub async fn import<S>(&self, name: &str, archive: S) -> Result<Answer<ImageRow>, Error>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let mut query = Query::new("/v1/images");
+        query.add("name", Some(name));
+        let body = StreamBody::new(archive.map_ok(Frame::data)).boxed_unsync();
+        self.send(&query.0, body).await
+    }
+
+    /// `GET /v1/events`: what this peer saw happen after the event `after`.
+    pub async fn events(&self, after: Option<u64>) -> Result<Answer<Events>, Error> {
+        let mut query = Query::new("/v1/events");
+        query.add("after", after.map(|id| id.to_string()).as_deref());
+        self.ask(Call::get(query.0)).await
+    }
+
+    /// `GET /v1/events?follow=true`: the same, and everything that follows as it happens.
+    pub async fn follow_events(&self, after: Option<u64>) -> Result<Lines<EventRow>, Error> {
+        let mut query = Query::new("/v1/events");
+        query.add("follow", Some("true"));
+        query.add("after", after.map(|id| id.to_string()).as_deref());
+        self.follow(Call::get(query.0)).await
+    }
+}
+
+/// A path that grows a query.
+struct Query(String);
+
+impl Query {
+    fn new(path: impl Into<String>) -> Self {
+        Self(path.into())
+    }
+
+    fn add(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            let mark = if self.0.contains('?') { '&' } else { '?' };
+            self.0 += &format!("{mark}{key}={}", escaped(value));
+        }
+    }
+}
+
+/// Percent-encodes everything but the unreserved characters (RFC 3986, 2.3).
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_stays_one_segment_or_value() {
+        let mut query = Query::new(format!("/v1/logs/{}", escaped("a/b?c")));
+        query.add("tail", Some("1&2"));
+        query.add("none", None);
+        query.add("name", Some("é"));
+        assert_eq!(query.0, "/v1/logs/a%2Fb%3Fc?tail=1%262&name=%C3%A9");
+    }
+}

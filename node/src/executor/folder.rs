@@ -1,0 +1,229 @@
+//! The folder of one task: everything that must outlive the daemon lies there. All files are JSON
+//! with a version; a field that a reader does not know is skipped.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rialto_protocol::event::TaskReport;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::process::Process;
+
+/// The version of the files, and of the control protocol: see [`super::control`].
+pub const VERSION: u32 = 1;
+
+/// `DATA/executor/tasks/CLAIM`.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+/// What a shim is to run: written by the daemon before the shim exists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    pub version: u32,
+    /// The claim in hexadecimal: the container's id.
+    pub claim: String,
+    /// Absolute below each hierarchy: `/PREFIX/CLAIM`.
+    pub cgroup: String,
+    pub hostname: String,
+    pub image: Image,
+    /// Replaces the image's command.
+    pub command: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    pub limits: Limits,
+    /// The machine's `/etc` as tasks may see it.
+    pub etc: PathBuf,
+    /// Never to be seen by a task, wherever they lie.
+    pub hide: Vec<PathBuf>,
+    /// An empty folder: each shim mounts there, and sees there, its own.
+    pub bench: PathBuf,
+    /// The log's bound.
+    pub log_bytes_max: u64,
+}
+
+/// What the root of a container is made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Image {
+    Host,
+    Layers {
+        /// The manifest's, `sha256:…`.
+        digest: String,
+        /// Where the layers lie, and their names, topmost first.
+        store: PathBuf,
+        layers: Vec<String>,
+        entrypoint: Vec<String>,
+        command: Vec<String>,
+        environment: Vec<String>,
+        working_dir: String,
+        user: String,
+    },
+}
+
+/// What the kernel enforces; `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Limits {
+    pub cpu_millis: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub pids: u64,
+}
+
+/// Who looks after the task, since when: written by the shim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Life {
+    pub version: u32,
+    pub boot_id: String,
+    pub shim: Process,
+    /// The container's first process, from the moment it is about to run.
+    #[serde(default)]
+    pub init: Option<Process>,
+    /// Wall clock, ms.
+    #[serde(default)]
+    pub started_at: Option<u64>,
+}
+
+/// How it ended: the last thing that is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    pub version: u32,
+    /// `None`: it never ran, or nobody can know.
+    pub exit_code: Option<i32>,
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// Wall clock, ms.
+    pub ended_at: u64,
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+impl Exit {
+    /// An end without an exit code.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        let ended_at = super::process::wall_ms();
+        Self { version: VERSION, exit_code: None, oom_killed: false, ended_at, reason: Some(reason.into()) }
+    }
+
+    /// What the brain is told.
+    pub fn report(&self) -> TaskReport {
+        match self.exit_code {
+            Some(exit_code) => TaskReport::Exited { exit_code, oom_killed: self.oom_killed, ended_at: self.ended_at },
+            None => TaskReport::Failed { reason: self.reason.clone().unwrap_or_else(|| "it never ran".into()) },
+        }
+    }
+}
+
+impl Plan {
+    /// The manifest's digest; none for `host`.
+    pub fn digest(&self) -> Option<String> {
+        match &self.image {
+            Image::Host => None,
+            Image::Layers { digest, .. } => Some(digest.clone()),
+        }
+    }
+}
+
+impl Folder {
+    /// Names the folder; it need not exist.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Makes it, for root's eyes alone.
+    pub fn create(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What the shim itself has to say when it cannot go on.
+    pub fn complaints(&self) -> PathBuf {
+        self.0.join("shim.err")
+    }
+
+    /// Opens the control socket's door: from now on a connection succeeds for as long as anybody
+    /// holds it, and so it tells whether a shim lives.
+    pub fn listen(&self) -> io::Result<UnixListener> {
+        let _ = fs::remove_file(self.0.join("control.sock"));
+        self.in_reach("control.sock", UnixListener::bind)
+    }
+
+    /// Knocks at the control socket; refused where no shim lives.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        self.in_reach("control.sock", UnixStream::connect)
+    }
+
+    /// A socket's path may have 107 bytes and a data folder may lie deeper: the way through a
+    /// descriptor is always short.
+    fn in_reach<T>(&self, name: &str, act: impl FnOnce(PathBuf) -> io::Result<T>) -> io::Result<T> {
+        use std::os::fd::AsRawFd;
+        let folder = File::open(&self.0)?;
+        act(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).into())
+    }
+
+    pub fn read_plan(&self) -> io::Result<Plan> {
+        self.read("plan.json")
+    }
+
+    pub fn write_plan(&self, plan: &Plan) -> io::Result<()> {
+        self.write("plan.json", plan, false)
+    }
+
+    pub fn read_life(&self) -> io::Result<Life> {
+        self.read("life.json")
+    }
+
+    /// Not forced to the disk: after another boot there is no life to know of.
+    pub fn write_life(&self, life: &Life) -> io::Result<()> {
+        self.write("life.json", life, false)
+    }
+
+    pub fn read_exit(&self) -> io::Result<Exit> {
+        self.read("exit.json")
+    }
+
+    /// On the disk when it returns.
+    pub fn write_exit(&self, exit: &Exit) -> io::Result<()> {
+        self.write("exit.json", exit, true)
+    }
+
+    /// Removes what only a living task needs; the log and the exit stay.
+    pub fn clear(&self) {
+        for folder in ["upper", "work"] {
+            let _ = fs::remove_dir_all(self.0.join(folder));
+        }
+        let _ = fs::remove_file(self.0.join("control.sock"));
+    }
+
+    /// Removes everything.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<T> {
+        Ok(serde_json::from_slice(&fs::read(self.0.join(name))?)?)
+    }
+
+    /// Whole or not at all.
+    fn write<T: Serialize>(&self, name: &str, value: &T, durable: bool) -> io::Result<()> {
+        let temporary = self.0.join(format!("{name}.new"));
+        let mut file = File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        if durable {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, self.0.join(name))?;
+        if durable {
+            File::open(&self.0)?.sync_all()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! The documents of an image, read with suspicion: OCI's, and Docker's of the same shape.
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::de::DeserializeOwned;
+
+use super::blob::Digest;
+use super::{IMAGE_BYTES_MAX, ImageError, LAYERS_MAX};
+
+/// A blob as a document names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub digest: Digest,
+    pub bytes: u64,
+}
+
+/// What an image consists of.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub config: Named,
+    /// Lowest first.
+    pub layers: Vec<Named>,
+}
+
+/// What of an image's configuration matters here.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub entrypoint: Vec<String>,
+    pub command: Vec<String>,
+    pub environment: Vec<String>,
+    pub working_dir: String,
+    pub user: String,
+    /// Digests of the unpacked layers, lowest first.
+    pub layers: Vec<Digest>,
+}
+
+impl Manifest {
+    pub fn read(bytes: &[u8]) -> Result<Self, ImageError> {
+        let manifest: ImageManifest = document("manifest", bytes)?;
+        let layers = manifest.layers().iter().map(named).collect::<Result<Vec<_>, _>>()?;
+        let manifest = Self { config: named(manifest.config())?, layers };
+        if manifest.layers.is_empty() || manifest.layers.len() > LAYERS_MAX {
+            let count = manifest.layers.len();
+            return Err(ImageError::Invalid(format!("the image has {count} layers; 1 to {LAYERS_MAX} can be stacked")));
+        }
+        if manifest.bytes() > IMAGE_BYTES_MAX {
+            return Err(ImageError::Invalid(format!("the image is larger than {IMAGE_BYTES_MAX} bytes")));
+        }
+        Ok(manifest)
+    }
+
+    /// Everything that it names, together.
+    pub fn bytes(&self) -> u64 {
+        self.blobs().fold(0, |sum, blob| sum.saturating_add(blob.bytes))
+    }
+
+    /// The configuration and the layers.
+    pub fn blobs(&self) -> impl Iterator<Item = &Named> {
+        std::iter::once(&self.config).chain(&self.layers)
+    }
+
+    /// Reads the configuration that this manifest names.
+    pub fn config(&self, bytes: &[u8]) -> Result<Config, ImageError> {
+        let image: ImageConfiguration = document("configuration", bytes)?;
+        let (wanted, found) = (architecture(), image.architecture().to_string());
+        if found != wanted {
+            return Err(ImageError::Invalid(format!("the image is made for {found}, and this machine is {wanted}")));
+        }
+        let ids = image.rootfs().diff_ids().iter();
+        let layers: Option<Vec<Digest>> = ids.map(|id| Digest::parse(id)).collect();
+        let layers = layers.filter(|layers| layers.len() == self.layers.len());
+        let layers = layers
+            .ok_or_else(|| ImageError::Invalid("its configuration names other layers than its manifest".into()))?;
+        let config = image.config().clone().unwrap_or_default();
+        Ok(Config {
+            entrypoint: config.entrypoint().clone().unwrap_or_default(),
+            command: config.cmd().clone().unwrap_or_default(),
+            environment: config.env().clone().unwrap_or_default(),
+            working_dir: config.working_dir().clone().unwrap_or_default(),
+            user: config.user().clone().unwrap_or_default(),
+            layers,
+        })
+    }
+}
+
+/// The manifests that an index offers for this machine, likeliest first; those may be indexes too.
+pub fn choices(bytes: &[u8]) -> Result<Vec<Named>, ImageError> {
+    let index: ImageIndex = document("index", bytes)?;
+    let fits = |descriptor: &&Descriptor| {
+        descriptor.platform().as_ref().is_none_or(|platform| {
+            platform.os().to_string() == "linux" && platform.architecture().to_string() == architecture()
+        })
+    };
+    index.manifests().iter().filter(fits).map(named).collect()
+}
+
+/// Whether a document is an index, by its shape: its media type is often left out.
+pub fn is_index(bytes: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Shape {
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Shape>(bytes).is_ok_and(|shape| shape.manifests.is_some())
+}
+
+fn named(descriptor: &Descriptor) -> Result<Named, ImageError> {
+    let digest = descriptor.digest().to_string();
+    let digest =
+        Digest::parse(&digest).ok_or_else(|| ImageError::Invalid(format!("{digest:?} is no sha256 digest")))?;
+    Ok(Named { digest, bytes: descriptor.size() })
+}
+
+fn document<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, ImageError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ImageError::Invalid(format!("the image's {what} cannot be read: {error}")))
+}
+
+/// This machine, in the words of OCI.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}

@@ -1,0 +1,301 @@
+//! Unpacking one layer into the form that overlayfs stacks. The archive is hostile: every path is
+//! resolved by the kernel within the layer's own folder, and what cannot be is refused.
+
+use std::ffi::{CString, OsStr};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::libc;
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, mkfifoat, symlinkat, unlinkat};
+use tar::{Entry, EntryType};
+
+use super::ImageError;
+use super::blob::{Digest, Hashing};
+
+const ENTRIES_MAX: usize = 2_000_000;
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Everything else that begins so is another union file system's own affair.
+const WHITEOUT_META: &[u8] = b".wh..wh.";
+
+/// Unpacks into the new folder `root`; the digest of the unpacked stream, and its length.
+pub fn layer(packed: impl Read, root: &Path, bytes_max: u64) -> Result<(Digest, u64), ImageError> {
+    fs::create_dir(root)?;
+    let layer = Layer { root: File::open(root)?.into() };
+    fchmod(&layer.root, Mode::from_bits_truncate(0o755)).map_err(io::Error::from)?;
+    let stream = decompressed(packed)?.take(bytes_max.saturating_add(1));
+    let mut archive = tar::Archive::new(Hashing::new(stream));
+    // Folders get their dates last: each entry would change them.
+    let mut folders: Vec<(PathBuf, TimeSpec)> = Vec::new();
+    for (count, entry) in archive.entries()?.enumerate() {
+        if count == ENTRIES_MAX {
+            return Err(ImageError::Invalid(format!("a layer has more than {ENTRIES_MAX} entries")));
+        }
+        let mut entry = entry.map_err(broken)?;
+        let path = within(&entry.path().map_err(broken)?)?;
+        let put = layer.put(&mut entry, &path).map_err(|error| match error {
+            ImageError::Io(error) => ImageError::Invalid(format!("a layer's {}: {error}", path.display())),
+            other => other,
+        })?;
+        if let Some(date) = put {
+            folders.push((path, date));
+        }
+    }
+    for (path, date) in folders.iter().rev() {
+        layer.date(path, date)?;
+    }
+    let mut hashing = archive.into_inner();
+    // What follows the archive's end is part of the stream, and of its digest.
+    io::copy(&mut hashing, &mut io::sink()).map_err(broken)?;
+    if hashing.bytes > bytes_max {
+        return Err(ImageError::Invalid(format!("a layer unpacks to more than the {bytes_max} bytes that are left")));
+    }
+    Ok((hashing.digest(), hashing.bytes))
+}
+
+/// The stream itself, whatever it is packed with: gzip, zstd or nothing.
+pub fn decompressed<'a>(packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut packed = BufReader::with_capacity(128 << 10, packed);
+    let first = packed.fill_buf()?;
+    if first.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(packed)));
+    }
+    if first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        let mut unpacked = zstd::stream::read::Decoder::with_buffer(packed)?;
+        // A frame may ask for gigabytes of memory; 128 MiB is what zstd's own tools grant.
+        unpacked.window_log_max(27)?;
+        return Ok(Box::new(unpacked));
+    }
+    Ok(Box::new(packed))
+}
+
+fn broken(error: io::Error) -> ImageError {
+    ImageError::Invalid(format!("a layer cannot be read: {error}"))
+}
+
+/// The path, if it stays within; empty for the root itself.
+fn within(path: &Path) -> Result<PathBuf, ImageError> {
+    let refuse = || ImageError::Invalid(format!("a layer's path {} leads out of it", path.display()));
+    let parts = path.components().filter(|part| !matches!(part, Component::CurDir));
+    parts.map(|part| matches!(part, Component::Normal(_)).then_some(part).ok_or_else(refuse)).collect()
+}
+
+struct Layer {
+    root: OwnedFd,
+}
+
+impl Layer {
+    /// Puts one entry into its place; for a folder, its date.
+    fn put(&self, entry: &mut Entry<'_, impl Read>, path: &Path) -> Result<Option<TimeSpec>, ImageError> {
+        let kind = entry.header().entry_type();
+        if matches!(kind, EntryType::XGlobalHeader) {
+            return Ok(None);
+        }
+        let Some(name) = path.file_name() else {
+            return self.dress_root(entry).map(|()| None).map_err(ImageError::from);
+        };
+        let parent = self.parent(path)?;
+        let bytes = name.as_bytes();
+        if bytes == OPAQUE {
+            set_xattr(&parent, None, "trusted.overlay.opaque", b"y")?;
+            return Ok(None);
+        }
+        if bytes.starts_with(WHITEOUT_META) {
+            return Ok(None);
+        }
+        if let Some(hidden) =
+            bytes.strip_prefix(WHITEOUT).filter(|hidden| !hidden.is_empty() && *hidden != b"." && *hidden != b"..")
+        {
+            let hidden = OsStr::from_bytes(hidden);
+            remove(&parent, hidden)?;
+            mknodat(&parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).map_err(io::Error::from)?;
+            return Ok(None);
+        }
+        let made = self.make(entry, kind, &parent, name)?;
+        if !made {
+            return Ok(None);
+        }
+        if !kind.is_hard_link() {
+            dress(entry, &parent, name, kind)?;
+        }
+        Ok(kind.is_dir().then(|| date_of(entry)))
+    }
+
+    /// Makes what the entry names; `false` for what has no place in a container.
+    fn make(
+        &self,
+        entry: &mut Entry<'_, impl Read>,
+        kind: EntryType,
+        parent: &OwnedFd,
+        name: &OsStr,
+    ) -> Result<bool, ImageError> {
+        let link = || -> Result<PathBuf, ImageError> {
+            let target = entry.link_name().map_err(broken)?;
+            Ok(target.ok_or_else(|| ImageError::Invalid("a layer's link leads nowhere".into()))?.into_owned())
+        };
+        let io_error = io::Error::from;
+        if kind.is_dir() {
+            if !is_dir(parent, name) {
+                remove(parent, name)?;
+                mkdirat(parent, name, Mode::from_bits_truncate(0o755)).map_err(io_error)?;
+            }
+            return Ok(true);
+        }
+        match kind {
+            EntryType::Symlink => {
+                let target = link()?;
+                remove(parent, name)?;
+                symlinkat(&target, parent, name).map_err(io_error)?;
+            }
+            EntryType::Link => {
+                let target = within(&link()?)?;
+                let Some(target_name) = target.file_name() else {
+                    return Err(ImageError::Invalid("a layer's link leads to the root".into()));
+                };
+                let target_parent = self.parent(&target)?;
+                if is_dir(&target_parent, target_name) {
+                    return Err(ImageError::Invalid("a layer links to a folder".into()));
+                }
+                remove(parent, name)?;
+                linkat(&target_parent, target_name, parent, name, AtFlags::empty()).map_err(io_error)?;
+            }
+            EntryType::Fifo => {
+                remove(parent, name)?;
+                mkfifoat(parent, name, Mode::from_bits_truncate(0o600)).map_err(io_error)?;
+            }
+            // A task gets its devices from its container, never from an image.
+            EntryType::Char | EntryType::Block => return Ok(false),
+            _ => {
+                remove(parent, name)?;
+                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+                let mut file = File::from(open(parent, Path::new(name), flags)?);
+                io::copy(entry, &mut file)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The folder that holds `path`; those that the archive left out are made.
+    fn parent(&self, path: &Path) -> io::Result<OwnedFd> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if parent.as_os_str().is_empty() {
+            return self.root.try_clone();
+        }
+        match open(&self.root, parent, OFlag::O_DIRECTORY | OFlag::O_RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (grandparent, name) = (self.parent(parent)?, parent.file_name().unwrap_or_default());
+                mkdirat(&grandparent, name, Mode::from_bits_truncate(0o755))?;
+                open(&self.root, parent, OFlag::O_DIRECTORY | OFlag::O_RDONLY)
+            }
+            opened => opened,
+        }
+    }
+
+    fn date(&self, path: &Path, date: &TimeSpec) -> io::Result<()> {
+        let Some(name) = path.file_name() else { return Ok(()) };
+        let parent = self.parent(path)?;
+        // A later entry may have replaced the folder, and its date with it.
+        match utimensat(&parent, name, date, date, UtimensatFlags::NoFollowSymlink) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn dress_root(&self, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(entry.header().mode()?);
+        fchmod(&self.root, mode)?;
+        let (user, group) = owner(entry)?;
+        Ok(fchownat(&self.root, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)?)
+    }
+}
+
+/// Owner, extended attributes, mode and date, in the order in which none undoes another.
+fn dress(entry: &mut Entry<'_, impl Read>, parent: &OwnedFd, name: &OsStr, kind: EntryType) -> Result<(), ImageError> {
+    let (user, group) = owner(entry)?;
+    fchownat(parent, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+    if !kind.is_symlink() {
+        let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o7777);
+        // The entry was made by this process in a folder that nobody else reaches: it is no link.
+        let flags = nix::sys::stat::FchmodatFlags::FollowSymlink;
+        nix::sys::stat::fchmodat(parent, name, mode, flags).map_err(io::Error::from)?;
+    }
+    let mut attributes = Vec::new();
+    if let Some(extensions) = entry.pax_extensions().map_err(broken)? {
+        for extension in extensions {
+            let extension = extension.map_err(broken)?;
+            let Some(attribute) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else {
+                continue;
+            };
+            // `trusted.overlay.…` would speak to overlayfs itself.
+            if attribute.starts_with("user.") || attribute == "security.capability" {
+                attributes.push((attribute.to_owned(), extension.value_bytes().to_vec()));
+            }
+        }
+    }
+    if kind.is_file() || kind.is_dir() {
+        for (attribute, value) in attributes {
+            set_xattr(parent, Some(name), &attribute, &value)?;
+        }
+    }
+    let date = date_of(entry);
+    utimensat(parent, name, &date, &date, UtimensatFlags::NoFollowSymlink).map_err(io::Error::from)?;
+    Ok(())
+}
+
+fn owner(entry: &Entry<'_, impl Read>) -> io::Result<(Uid, Gid)> {
+    let number =
+        |id: u64| u32::try_from(id).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an impossible owner"));
+    Ok((Uid::from_raw(number(entry.header().uid()?)?), Gid::from_raw(number(entry.header().gid()?)?)))
+}
+
+fn date_of(entry: &Entry<'_, impl Read>) -> TimeSpec {
+    let seconds = entry.header().mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0);
+    TimeSpec::new(seconds, 0)
+}
+
+/// Opens within `folder`: links are followed as if it were the root, and never out of it.
+fn open(folder: &OwnedFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    let mode = if flags.contains(OFlag::O_CREAT) { Mode::from_bits_truncate(0o600) } else { Mode::empty() };
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve);
+    Ok(openat2(folder, path, how)?)
+}
+
+fn is_dir(parent: &OwnedFd, name: &OsStr) -> bool {
+    fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// Removes what an entry replaces.
+fn remove(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        // Through a descriptor: the path to it may be longer than a path may be.
+        Err(Errno::EISDIR) => {
+            fs::remove_dir_all(Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name))
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn set_xattr(folder: &OwnedFd, name: Option<&OsStr>, attribute: &str, value: &[u8]) -> io::Result<()> {
+    let mut path = format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd()).into_bytes();
+    if let Some(name) = name {
+        path.push(b'/');
+        path.extend(name.as_bytes());
+    }
+    let (path, attribute) = (CString::new(path)?, CString::new(attribute)?);
+    // Without a name the link is the descriptor's own and must be followed; a name must not be.
+    let set = if name.is_some() { libc::lsetxattr } else { libc::setxattr };
+    // SAFETY: both are C strings, and the value has the length that is given.
+    let result = unsafe { set(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result)?;
+    Ok(())
+}

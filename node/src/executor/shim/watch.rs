@@ -1,0 +1,107 @@
+//! While the task runs: one wait for its end, its output, the visitors and the end of a grace.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::output::Outputs;
+use super::visitors::{Order, Visitors};
+use crate::executor::process::Pidfd;
+
+/// Reads of one stream between two looks at everything else: a megabyte.
+const READS_MAX: usize = 16;
+
+/// A running task.
+pub struct Watch<'a> {
+    pub init: Pid,
+    pub pidfd: &'a Pidfd,
+    pub outputs: Outputs,
+    pub visitors: &'a mut Visitors,
+}
+
+impl Watch<'_> {
+    /// Sees the task through; the exit code, 128 + n where signal n ended it.
+    pub fn until_end(mut self) -> i32 {
+        let mut kill_at: Option<Instant> = None;
+        loop {
+            let (ended, output) = self.wait(kill_at);
+            if output || ended {
+                // All writers are gone with the first process: what is left is finite.
+                self.outputs.copy(if ended { usize::MAX } else { READS_MAX });
+                self.visitors.tell_of_output(self.outputs.end());
+            }
+            if ended {
+                return self.exit_code();
+            }
+            for order in self.visitors.serve(Some(self.outputs.end())) {
+                match order {
+                    Order::Kill { signal } => drop(self.pidfd.signal(signal)),
+                    Order::Stop { grace_ms } => {
+                        let deadline = self.stop(grace_ms);
+                        kill_at = Some(kill_at.map_or(deadline, |earlier| earlier.min(deadline)));
+                    }
+                }
+            }
+            if kill_at.is_some_and(|deadline| deadline <= Instant::now()) {
+                let _ = self.pidfd.signal(libc::SIGKILL);
+                kill_at = None;
+            }
+        }
+    }
+
+    /// Waits for anything; whether the task has ended, and whether it may have written.
+    fn wait(&self, kill_at: Option<Instant>) -> (bool, bool) {
+        let watched: Vec<BorrowedFd> =
+            std::iter::once(self.pidfd.0.as_fd()).chain(self.outputs.fds()).chain(self.visitors.fds()).collect();
+        let mut fds: Vec<PollFd> = watched.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let timeout = kill_at.map_or(PollTimeout::NONE, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+            // Rounded up: waking a moment early would only mean waiting again.
+            PollTimeout::try_from(left.saturating_add(1).min(60_000) as i32).unwrap_or(PollTimeout::MAX)
+        });
+        let outputs = self.outputs.fds().count();
+        let ready = |fd: &PollFd| fd.any().unwrap_or(true);
+        match poll(&mut fds, timeout) {
+            Ok(_) => (ready(&fds[0]), fds[1..=outputs].iter().any(ready)),
+            Err(_) => (false, true),
+        }
+    }
+
+    /// Sends the stop signal; when to kill.
+    fn stop(&self, grace_ms: u64) -> Instant {
+        let now = Instant::now();
+        if drops_sigterm(self.init) {
+            return now;
+        }
+        let _ = self.pidfd.signal(libc::SIGTERM);
+        now.checked_add(Duration::from_millis(grace_ms)).unwrap_or(now)
+    }
+
+    fn exit_code(&self) -> i32 {
+        loop {
+            match waitpid(self.init, None) {
+                Ok(WaitStatus::Exited(_, code)) => return code,
+                Ok(WaitStatus::Signaled(_, signal, _)) => return 128 + signal as i32,
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                // Only this process can have waited for its child, and it has not.
+                Err(_) => return 255,
+            }
+        }
+    }
+}
+
+/// Whether the kernel would drop SIGTERM: it does so for the first process of a pid namespace that
+/// has neither a handler for it nor blocks it. No grace is of any use to such a process.
+fn drops_sigterm(init: Pid) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{init}/status")) else { return false };
+    let holds = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
+        mask & (1 << (libc::SIGTERM - 1)) != 0
+    };
+    !holds("SigCgt:") && !holds("SigBlk:") && !holds("SigIgn:")
+}
