@@ -39,10 +39,10 @@ pub struct Args {
 #[derive(Debug, Group)]
 pub struct Door {
     /// A peer's address, http://HOST:PORT; needs RIALTO_API_TOKEN.
-    #[arg(long, global = true, env = "RIALTO_API", value_name = "URL", hide_env = true)]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket")]
     pub api: Option<String>,
     /// A peer's Unix socket [default: this machine's peer].
-    #[arg(long, global = true, env = "RIALTO_SOCKET", value_name = "PATH", hide_env = true)]
+    #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
 

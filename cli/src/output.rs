@@ -24,9 +24,8 @@ impl Output {
 
     /// Prints a value as JSON: indented for a person, on one line for a program.
     pub fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Failure> {
-        let out = io::stdout().lock();
-        let pretty = out.is_terminal();
-        let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+        let text =
+            if io::stdout().is_terminal() { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
         self.text(&text.map_err(io::Error::from)?)
     }
 

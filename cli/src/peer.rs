@@ -10,28 +10,36 @@ use crate::exit::Failure;
 
 const ROOT_SOCKET: &str = "/run/rialto/rialto.sock";
 
-/// A client for the peers that the flags name (clap has read RIALTO_API and RIALTO_SOCKET into
-/// them), or else for this machine's.
+/// A client for the peers that a flag names, or else RIALTO_API, or else RIALTO_SOCKET; without any of
+/// them for this machine's.
 ///
 /// # Errors
 ///
 /// An address that is none.
 pub fn client(door: &Door) -> Result<Client, Failure> {
-    let token = env::var("RIALTO_API_TOKEN").ok().filter(|token| !token.is_empty());
-    let endpoints = match (&door.socket, &door.api) {
-        (Some(socket), _) => vec![Endpoint::Socket(socket.clone())],
-        (None, Some(api)) => {
-            let addresses = api.split(',').map(str::trim).filter(|address| !address.is_empty());
-            let read: Result<Vec<Endpoint>, _> = addresses.map(str::parse).collect();
-            let endpoints = read.map_err(|error| Failure::usage(error.to_string()))?;
-            if endpoints.is_empty() {
-                return Err(Failure::usage("--api names no peer").hint("write http://HOST:PORT"));
-            }
-            endpoints
-        }
-        (None, None) => local(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)),
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    let token = set("RIALTO_API_TOKEN").and_then(|token| token.into_string().ok());
+    let endpoints = if let Some(socket) = &door.socket {
+        vec![Endpoint::Socket(socket.clone())]
+    } else if let Some(api) = &door.api {
+        named(api)?
+    } else if let Some(api) = set("RIALTO_API") {
+        named(&api.to_string_lossy())?
+    } else if let Some(socket) = set("RIALTO_SOCKET") {
+        vec![Endpoint::Socket(socket.into())]
+    } else {
+        local(set("XDG_RUNTIME_DIR").map(PathBuf::from))
     };
     Ok(Client::new(endpoints, token))
+}
+
+fn named(api: &str) -> Result<Vec<Endpoint>, Failure> {
+    let addresses = api.split(',').map(str::trim).filter(|address| !address.is_empty());
+    let read: Result<Vec<Endpoint>, _> = addresses.map(str::parse).collect();
+    match read {
+        Ok(endpoints) if endpoints.is_empty() => Err(Failure::usage("no peer is named").hint("write http://HOST:PORT")),
+        read => read.map_err(|error| Failure::usage(error.to_string())),
+    }
 }
 
 /// A person's own peer comes before the machine's; root has but the machine's.

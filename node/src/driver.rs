@@ -26,7 +26,7 @@ use pending::Pending;
 use ports::Ports;
 
 /// Events of the mesh and the executor that may wait for the brain; beyond it they wait there.
-pub const EVENTS_QUEUED_MAX: usize = 4_096;
+pub const EVENTS_QUEUED_MAX: usize = 1_024;
 /// Requests and reads that may wait for the brain; beyond it the askers wait.
 const ASKS_QUEUED_MAX: usize = 1_024;
 /// How much is taken before deadlines are looked at.

@@ -1,6 +1,79 @@
-fn main() {
-    let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|first| first == "shim") {
-        rialto_node::executor::shim_main(args)
+//! `rialtod`: the peer. This file only decides which of its three lives the process leads: a task's
+//! shim, a word to a peer that runs already, or a peer.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use rialto_node::config::{Config, ConfigError, Surroundings};
+use rialto_node::peer::folder::{self, Folder, FolderError};
+use rialto_node::{executor, machine, peer, signals};
+use tracing_subscriber::EnvFilter;
+
+/// It did what it was asked to.
+const DONE: u8 = 0;
+/// It could not start, or could not go on; the log says why.
+const FAILED: u8 = 1;
+/// The command line, a variable or the file cannot be used.
+const USAGE: u8 = 2;
+
+/// What is logged unless RIALTO_LOG says otherwise. The DNS library tells of every query.
+const LOG: &str = "info,hickory_server=warn,hickory_proto=warn";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    if args.nth(1).is_some_and(|life| life == "shim") {
+        // Before anything else: a shim has one thread, and no settings but its folder's.
+        executor::shim_main(args);
     }
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let variable = |name: &str| std::env::var(name).ok();
+    let around = Surroundings { variable: &variable, is_root: machine::is_root(), host_name: machine::host_name() };
+    let config = match Config::read(&args, &around) {
+        Ok(config) => config,
+        Err(ConfigError::Flag(error)) => {
+            let code = if error.use_stderr() { USAGE } else { DONE };
+            let _ = error.print();
+            return code.into();
+        }
+        Err(error) => {
+            eprintln!("rialtod: {error}\n\nFor more information, try 'rialtod --help'.");
+            return USAGE.into();
+        }
+    };
+    let filter = EnvFilter::try_from_env("RIALTO_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
+    match run(config) {
+        Ok(()) => DONE.into(),
+        Err(error) => {
+            eprintln!("rialtod: {error:#}");
+            FAILED.into()
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let folder = match Folder::take(&config.data) {
+        Err(FolderError::Taken(path, pid)) if config.stop_other && pid > 0 => {
+            signals::stop_with_tasks(pid)
+                .with_context(|| format!("the peer, process {pid}, cannot be told to stop"))?;
+            folder::wait_until_free(&path).context("waiting for the peer to end")?;
+            println!("the peer and its tasks have ended");
+            return Ok(());
+        }
+        taken => taken?,
+    };
+    // Two workers carry a peer; more would only cost memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()
+        .context("the threads of the peer cannot be started")?;
+    let result = runtime.block_on(peer::run(config, folder));
+    // What still blocks (a half-read image, say) is not waited for.
+    runtime.shutdown_background();
+    Ok(result?)
 }

@@ -18,20 +18,33 @@ fn main() -> Result<()> {
     sweep()?;
     title("Rialto: three machines, no master, one app");
     match can_build() {
-        Ok(()) => on_machines(),
+        Ok(()) => play(Lab::new(MACHINES)?, on_machines),
         Err(reason) => {
             println!("Not here: machines as network namespaces, containers, and a death on the wire ({reason}).");
             println!("Instead: three peers on loopback addresses, with the executor that runs nothing.\n");
-            on_loopback()
+            play(Lab::on_loopback(MACHINES)?, on_loopback)
         }
     }
 }
 
-/// The whole of it: containers on machines with wires of their own.
-fn on_machines() -> Result<()> {
+/// Plays `scenes` in a lab, and shows what the peers said where that went wrong.
+fn play(mut lab: Lab, scenes: fn(&mut Lab, &mut Times) -> Result<()>) -> Result<()> {
     let mut times = Times::default();
+    if let Err(error) = scenes(&mut lab, &mut times) {
+        lab.tell_logs();
+        return Err(error);
+    }
+    drop(lab);
+    title("What it took, on this machine, just now");
+    println!("{}\n", times.table());
+    println!("All of it is cleared away again.");
+    ensure!(times.kept(), "a promise was not kept");
+    Ok(())
+}
+
+/// The whole of it: containers on machines with wires of their own.
+fn on_machines(lab: &mut Lab, times: &mut Times) -> Result<()> {
     step("Three machines start a peer each: m1 founds the cluster, m2 and m3 join by its invitation");
-    let mut lab = Lab::new(MACHINES)?;
     times.add("three peers started, joined, and seeing each other", lab.found()?, None);
     show(lab.machine(0), &["machine", "ls"])?;
 
@@ -44,9 +57,9 @@ fn on_machines() -> Result<()> {
     show(lab.machine(2), &["ps"])?;
 
     step("The service is found by name, and answers, at every machine");
-    serves(&lab, &[0, 1, 2])?;
+    serves(lab, &[0, 1, 2])?;
 
-    let victim = (0..MACHINES).rev().find(|index| runs(&lab, 0, *index)).context("no machine runs a replica")?;
+    let victim = (0..MACHINES).rev().find(|index| runs(lab, 0, *index)).context("no machine runs a replica")?;
     let survivors: Vec<usize> = (0..MACHINES).filter(|index| *index != victim).collect();
     let name = lab.machine(victim).name().to_owned();
     step(&format!("{name} dies: its wire is cut, its peer and its tasks get kill -9, nothing says goodbye"));
@@ -57,7 +70,7 @@ fn on_machines() -> Result<()> {
     times.add("death of a machine → the replacement answers", death.answering, Some(10.0));
     show(lab.machine(survivors[0]), &["machine", "ls"])?;
     show(lab.machine(survivors[1]), &["ps"])?;
-    serves(&lab, &survivors)?;
+    serves(lab, &survivors)?;
 
     step("A program runs on some machine, and its output and exit code come back here");
     let took = show(lab.machine(survivors[0]), &["run", "host", "--", "echo", "What news on the Rialto?"])?;
@@ -71,16 +84,12 @@ fn on_machines() -> Result<()> {
     }
     times.add("boot of the dead machine → seen by all", began.elapsed(), None);
     show(lab.machine(victim), &["ps"])?;
-    serves(&lab, &[0, 1, 2])?;
-
-    finish(lab, &times)
+    serves(lab, &[0, 1, 2])
 }
 
 /// What is left without rights: joining, placing, naming and replacing, of tasks that do nothing.
-fn on_loopback() -> Result<()> {
-    let mut times = Times::default();
+fn on_loopback(lab: &mut Lab, times: &mut Times) -> Result<()> {
     step("Three peers: m1 founds the cluster, m2 and m3 join by its invitation");
-    let mut lab = Lab::on_loopback(MACHINES)?;
     times.add("three peers started, joined, and seeing each other", lab.found()?, None);
     show(lab.machine(0), &["machine", "ls"])?;
 
@@ -104,17 +113,7 @@ fn on_loopback() -> Result<()> {
         rows.iter().filter(lives).count() == 3
     })?;
     times.add("death of a peer → its task is replaced", began.elapsed(), Some(10.0));
-    show(lab.machine(1), &["ps"])?;
-    finish(lab, &times)
-}
-
-fn finish(lab: Lab, times: &Times) -> Result<()> {
-    drop(lab);
-    title("What it took, on this machine, just now");
-    println!("{}\n", times.table());
-    println!("All of it is cleared away again.");
-    ensure!(times.kept(), "a promise was not kept");
-    Ok(())
+    show(lab.machine(1), &["ps"]).map(drop)
 }
 
 /// Resolves the example by name at these machines, and fetches a page from each address.

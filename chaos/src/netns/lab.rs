@@ -105,6 +105,13 @@ impl Lab {
         self.site.folder()
     }
 
+    /// Prints the last lines of each peer's log: what a person wants to see when something failed.
+    pub fn tell_logs(&self) {
+        for machine in &self.machines {
+            eprintln!("--- the last of {}'s log:\n{}", machine.name(), machine.last_words(40));
+        }
+    }
+
     /// How many machines there are.
     pub fn len(&self) -> usize {
         self.machines.len()
@@ -255,9 +262,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for machine in &self.machines {
-                eprintln!("--- the last of {}'s log:\n{}", machine.name(), machine.last_words(40));
-            }
+            self.tell_logs();
         }
         // All at once: the namespaces die together when the site clears them.
         for machine in &mut self.machines {

@@ -17,6 +17,9 @@ static OWN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// Labs at one time on one host.
 const NUMBERS: u16 = 256;
+/// Where this variable is set, a lab's folder (logs, ledgers) is left for people to look at. The next lab of
+/// the same number clears it away.
+const KEEP: &str = "RIALTO_LAB_KEEP";
 /// The beginning of every name that a lab gives to a network namespace.
 const PREFIX: &str = "rialto-lab-";
 
@@ -65,8 +68,14 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        clear(self.number);
-        own().remove(&self.number);
+        let number = self.number;
+        if std::env::var_os(KEEP).is_some() {
+            end(number);
+            eprintln!("kept: {}", folder(number).display());
+        } else {
+            clear(number);
+        }
+        own().remove(&number);
     }
 }
 
@@ -94,8 +103,14 @@ fn own() -> MutexGuard<'static, BTreeSet<u16>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends every process of lab `number`, and takes away its namespaces, mounts, cgroups and folder.
+/// Takes away everything of lab `number`, its folder included.
 fn clear(number: u16) {
+    end(number);
+    std::fs::remove_dir_all(folder(number)).ok();
+}
+
+/// Ends every process of lab `number`, and takes away its namespaces, mounts and cgroups.
+fn end(number: u16) {
     let namespaces = namespaces(number);
     let cgroups = processes::kill_all(&namespaces);
     remains::remove_cgroups(&cgroups);
@@ -103,9 +118,7 @@ fn clear(number: u16) {
         // One that cannot go now goes with the next sweep.
         super::run("ip", &["netns", "del", name]).ok();
     }
-    let folder = folder(number);
-    remains::unmount_beneath(&folder);
-    std::fs::remove_dir_all(&folder).ok();
+    remains::unmount_beneath(&folder(number));
 }
 
 /// The network namespaces of lab `number` that exist.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -30,11 +30,12 @@ pub async fn image(client: &Client, out: Output, image: Image) -> Result<(), Fai
             out.data(&images, || rows(&images))
         }
         Image::Import { path, name } => {
+            let source = open(&path)?;
             let name = match name {
                 Some(name) => name,
                 None => name_of(&path)?,
             };
-            let image = client.import(&name, archive(&path)?).await?.data;
+            let image = client.import(&name, archive(source)).await?.data;
             say(format!("{} is imported: {}, {}", image.name, human::bytes(image.bytes), short(&image.digest)));
             out.data(&image, String::new)
         }
@@ -77,28 +78,36 @@ fn name_of(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// The image as a tar archive, made while it is sent.
-fn archive(path: &Path) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, Failure> {
+/// What is imported.
+enum Source {
+    Folder(PathBuf),
+    Archive(File),
+}
+
+fn open(path: &Path) -> Result<Source, Failure> {
     let unreadable = |error: io::Error| {
         let exit = if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
         Failure::new(exit, format!("{}: {error}", path.display()))
     };
-    let is_folder = fs::metadata(path).map_err(unreadable)?.is_dir();
-    if is_folder && !(path.join("oci-layout").is_file() && path.join("index.json").is_file()) {
-        let failure = Failure::new(Exit::Refused, format!("{} is no OCI image layout", path.display()));
-        return Err(
-            failure.hint("a layout holds oci-layout, index.json and blobs/; 'skopeo copy' and 'buildah' make one")
-        );
+    if !fs::metadata(path).map_err(unreadable)?.is_dir() {
+        return Ok(Source::Archive(File::open(path).map_err(unreadable)?));
     }
-    let file = if is_folder { None } else { Some(File::open(path).map_err(unreadable)?) };
+    if path.join("oci-layout").is_file() && path.join("index.json").is_file() {
+        return Ok(Source::Folder(path.to_path_buf()));
+    }
+    let failure = Failure::new(Exit::Refused, format!("{} is no OCI image layout", path.display()));
+    Err(failure.hint("a layout holds oci-layout, index.json and blobs/; 'skopeo copy' and 'buildah' make one"))
+}
+
+/// The image as a tar archive, made while it is sent.
+fn archive(source: Source) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
-    let path = path.to_path_buf();
     // Reading files blocks, so a thread does it.
     tokio::task::spawn_blocking(move || {
         let mut pieces = Pieces { sender, piece: Vec::new() };
-        let made = match file {
-            Some(mut file) => copy(&mut file, &mut pieces),
-            None => pack(&path, &mut pieces),
+        let made = match source {
+            Source::Archive(mut file) => copy(&mut file, &mut pieces),
+            Source::Folder(folder) => pack(&folder, &mut pieces),
         };
         match made.and_then(|()| pieces.flush()) {
             Ok(()) => {}
@@ -107,7 +116,7 @@ fn archive(path: &Path) -> Result<impl Stream<Item = io::Result<Bytes>> + Send +
             Err(error) => drop(pieces.sender.blocking_send(Err(error))),
         }
     });
-    Ok(futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) }))
+    futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) })
 }
 
 fn copy(from: &mut File, to: &mut Pieces) -> io::Result<()> {

@@ -33,8 +33,7 @@ fn rows(machines: &[MachineRow]) -> String {
     let cells = |row: &MachineRow| {
         let labels: Vec<String> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         vec![
-            // The peer that was asked, as `git branch` marks its own.
-            if row.this { format!("{}*", row.name) } else { row.name.clone() },
+            row.name.clone(),
             row.state.clone(),
             row.address.clone().unwrap_or_else(|| "-".into()),
             format!("{} of {}", human::cores(row.cpu_millis_free), human::cores(row.cpu_millis)),

@@ -8,6 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures::StreamExt;
 use rialto_protocol::api::{LogLine, TaskRow};
+use rialto_protocol::ids::ClaimId;
 use rialto_protocol::view::ClaimAt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -78,6 +79,10 @@ pub async fn follow(api: Arc<Api>, what: Follow, lines: Lines, _permit: OwnedSem
         return;
     };
     let mut chosen = Chosen::new(target.clone(), tail);
+    if deployed.is_some() && watching.seen.app.is_none() {
+        // Whatever is left of an earlier app of that name is none of this run's.
+        chosen.pass_over(&watching.seen);
+    }
     let mut told = Told::default();
     let mut printing: JoinSet<String> = JoinSet::new();
     let mut unfinished: BTreeSet<String> = BTreeSet::new();
@@ -91,7 +96,8 @@ pub async fn follow(api: Arc<Api>, what: Follow, lines: Lines, _permit: OwnedSem
                 name
             });
         }
-        if states && !told.tell(&watching.seen, &target, &unfinished, &lines).await {
+        let is_there = deployed.is_none() || watching.seen.app.is_some();
+        if states && is_there && !told.tell(&watching.seen, &target, &unfinished, &lines).await {
             return;
         }
         let seen = &watching.seen;
@@ -144,39 +150,42 @@ fn is_over(target: &Target, seen: &Seen) -> bool {
     }
 }
 
-/// Which claims' output is wanted: of each task the newest attempt that has begun when the following begins, and
-/// every later one.
+/// Which claims' output is wanted: of each task those that live and the newest that has begun when the following
+/// begins, and every later one.
 pub struct Chosen {
     target: Target,
     tail: Option<usize>,
-    from: Option<BTreeMap<String, u32>>,
-    seen: BTreeSet<String>,
+    seen: BTreeSet<ClaimId>,
+    begun: bool,
 }
 
 impl Chosen {
     pub fn new(target: Target, tail: Option<usize>) -> Self {
-        Self { target, tail, from: None, seen: BTreeSet::new() }
+        Self { target, tail, seen: BTreeSet::new(), begun: false }
+    }
+
+    /// Takes everything that there is for read.
+    fn pass_over(&mut self, seen: &Seen) {
+        self.begun = true;
+        self.seen.extend(seen.claims.iter().map(|claim| claim.claim));
     }
 
     /// Claims that are to be read and were not yet, each with how much of its past is wanted.
     pub fn fresh(&mut self, seen: &Seen) -> Vec<(ClaimAt, Option<usize>)> {
-        let wanted: Vec<&ClaimAt> = seen.claims.iter().filter(|claim| self.target.means(&claim.row)).collect();
-        let first = self.from.is_none();
-        let from = self.from.get_or_insert_with(|| {
-            let mut from = BTreeMap::new();
-            for claim in wanted.iter().filter(|claim| claim.row.started_at.is_some()) {
-                let attempt = from.entry(claim.row.task.clone()).or_insert(claim.row.attempt);
-                *attempt = claim.row.attempt.max(*attempt);
-            }
-            from
-        });
+        let first = !std::mem::replace(&mut self.begun, true);
+        let mut settled = BTreeSet::new();
         let mut fresh: Vec<(ClaimAt, Option<usize>)> = Vec::new();
-        for claim in wanted {
-            let recent = from.get(&claim.row.task).is_none_or(|from| claim.row.attempt >= *from);
+        for claim in seen.claims.iter().filter(|claim| self.target.means(&claim.row)) {
+            let (ended, begun) = (has_ended(&claim.row), claim.row.started_at.is_some());
             // A claim that ended without having begun never printed anything.
-            let silent = has_ended(&claim.row) && claim.row.started_at.is_none();
-            if recent && !silent && self.seen.insert(claim.claim.hex()) {
-                fresh.push((claim.clone(), if first { self.tail } else { None }));
+            if ended && !begun || !self.seen.insert(claim.claim) {
+                continue;
+            }
+            let newest = !begun || settled.insert(&claim.row.task);
+            if !first {
+                fresh.push((claim.clone(), None));
+            } else if newest || !ended {
+                fresh.push((claim.clone(), self.tail));
             }
         }
         fresh.sort_by(|(a, _), (b, _)| (&a.row.task, a.row.attempt).cmp(&(&b.row.task, b.row.attempt)));
@@ -209,4 +218,49 @@ impl Told {
 /// What a watching reader needs to know of one claim.
 pub fn claim_of<'a>(watching: &'a Watching, claim: &ClaimAt) -> Option<&'a ClaimAt> {
     watching.seen.claims.iter().find(|other| other.claim == claim.claim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rialto_protocol::ids::PeerId;
+
+    fn claim(number: u8, attempt: u32, state: &str, begun: bool) -> ClaimAt {
+        let claim = ClaimId([number; 16]);
+        let mut row = super::super::progress::tests::row("1", state, attempt);
+        row.claim = Some(claim.hex());
+        row.started_at = begun.then(|| "2026-01-01T00:00:00.000Z".to_string());
+        ClaimAt { claim, owner: PeerId([1; 32]), owner_name: "m1".into(), reachable: true, row }
+    }
+
+    fn numbers(chosen: &mut Chosen, claims: &[ClaimAt]) -> Vec<(u8, Option<usize>)> {
+        let seen = Seen { claims: claims.to_vec(), ..Default::default() };
+        chosen.fresh(&seen).into_iter().map(|(claim, tail)| (claim.claim.0[0], tail)).collect()
+    }
+
+    #[test]
+    fn the_newest_that_has_begun_is_read_and_everything_after_it() {
+        let mut chosen = Chosen::new(Target::of("shop"), Some(5));
+        let old = [claim(1, 1, "exited", true), claim(2, 2, "exited", true), claim(3, 3, "failed", false)];
+        let mut now = vec![claim(4, 4, "accepted", false), old[2].clone(), old[1].clone(), old[0].clone()];
+        assert_eq!(numbers(&mut chosen, &now), [(2, Some(5)), (4, Some(5))]);
+        now.insert(0, claim(5, 5, "running", true));
+        assert_eq!(numbers(&mut chosen, &now), [(5, None)]);
+        assert_eq!(numbers(&mut chosen, &now), []);
+    }
+
+    #[test]
+    fn both_of_a_pair_are_read() {
+        let mut chosen = Chosen::new(Target::of("shop.web.1"), None);
+        let pair = [claim(1, 2, "running", true), claim(2, 2, "running", true), claim(3, 1, "exited", true)];
+        assert_eq!(numbers(&mut chosen, &pair).len(), 2);
+    }
+
+    #[test]
+    fn a_new_run_does_not_tell_of_an_old_one_of_its_name() {
+        let mut chosen = Chosen::new(Target::of("shop"), None);
+        let old = claim(1, 7, "exited", true);
+        chosen.pass_over(&Seen { claims: vec![old.clone()], ..Default::default() });
+        assert_eq!(numbers(&mut chosen, &[claim(2, 1, "running", true), old]), [(2, None)]);
+    }
 }

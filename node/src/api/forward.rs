@@ -132,12 +132,13 @@ pub async fn fetch_manifest(
     name: &str,
 ) -> Result<Manifest, CallError> {
     let response = get(peers, peer, addresses, format!("/v1/images/{}/manifest", encode(name))).await?;
+    let (head, body) = response.into_parts();
     let text = |name: &str| {
-        let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+        let value = head.headers.get(name).and_then(|value| value.to_str().ok());
         value.map(str::to_string).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no {name}")))
     };
     let (digest, media_type) = (text("digest")?, text("content-type")?);
-    let bytes = axum::body::to_bytes(response.into_body(), SMALL_BYTES_MAX).await.map_err(io::Error::other)?;
+    let bytes = axum::body::to_bytes(body, SMALL_BYTES_MAX).await.map_err(io::Error::other)?;
     Ok(Manifest { digest, media_type, bytes })
 }
 

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use rialto_protocol::api::{Answer, ErrorCode, InviteBody, Invited, MachineRow, Machines, Status};
 use rialto_protocol::event;
 use rialto_protocol::ids::InvitationId;
+use rialto_protocol::rfc3339::rfc3339;
 use serde::{Deserialize, Serialize};
 
 use super::extract::{self, Segment};
@@ -156,6 +157,6 @@ pub async fn invite(
     let request = event::Request::Invite { invitation: id, secret_hash, uses, ttl_ms: ttl_seconds * 1000 };
     api.handle.request(request).await?;
     let mut answer = api.answer_with(Invited { token, expires_at: String::new(), uses }).await?;
-    answer.0.data.expires_at = super::events::rfc3339(answer.0.as_of + ttl_seconds * 1000);
+    answer.0.data.expires_at = rfc3339(answer.0.as_of + ttl_seconds * 1000);
     Ok(answer)
 }

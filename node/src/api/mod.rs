@@ -60,7 +60,7 @@ use crate::handle::Handle;
 
 pub use check::check_spec;
 pub use doctor::Here;
-pub use events::{Events, rfc3339};
+pub use events::Events;
 pub use forward::{Blob, CallError, Duplex, Forward, Open, Peers, Streamed, fetch_blob, fetch_manifest};
 pub use guard::Door;
 pub use identity::{Identity, NAMESPACE, Verb, authorize};

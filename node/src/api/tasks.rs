@@ -74,11 +74,7 @@ pub async fn one(
     };
     let row_of = |seen: &Seen| present(seen.rows.iter().filter(|row| target.means(row))).into_values().next().cloned();
     let row = match options.wait {
-        None => {
-            let filter = filter_of(&target);
-            let rows = api.handle.read(move |brain, now| brain.view(now).tasks(&filter)).await;
-            present(&rows.ok_or_else(Problem::going_down)?).into_values().next().cloned()
-        }
+        None => row_of(&api.watches.watch(target.app()).await.ok_or_else(Problem::going_down)?.seen),
         Some(until) => {
             wait(&api, target.app(), options.timeout_ms, |seen| match row_of(seen) {
                 None => Some(None),
@@ -92,13 +88,6 @@ pub async fn one(
     };
     let row = row.ok_or_else(|| Problem::not_found(format!("task {name}")).at("task"))?;
     api.answer_with(row).await
-}
-
-fn filter_of(target: &Target) -> TaskFilter {
-    match target.clone() {
-        Target::Tasks { app, service, slot } => TaskFilter { app: Some(app), service, slot, all: true },
-        Target::Claim { app, .. } => TaskFilter { app: Some(app), all: true, ..Default::default() },
-    }
 }
 
 /// Waits until `look` finds what it wants in an app, asked again whenever the app shows something else.

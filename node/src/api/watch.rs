@@ -4,7 +4,7 @@
 //! thousand waiting runs cost the brain one visit and not a thousand. Looks are numbered on the brain's thread: who
 //! begins to watch looks once by itself, and is never shown anything older than that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -20,17 +20,24 @@ use crate::handle::Handle;
 pub struct Seen {
     /// None where there is no such app (any more).
     pub app: Option<App>,
+    /// Also of earlier generations; newest first.
     pub rows: Vec<TaskRow>,
-    /// Newest attempt first.
+    /// The same: of the newest generation the newest attempt first.
     pub claims: Vec<ClaimAt>,
     /// The number of the look.
-    at: u64,
+    pub at: u64,
 }
 
 impl Seen {
     fn of(view: View<'_>, app: &str, at: u64) -> Self {
         let filter = TaskFilter { app: Some(app.to_string()), all: true, ..Default::default() };
-        Self { app: view.app(app), rows: view.tasks(&filter), claims: view.claims(app), at }
+        let claims = view.claims(app);
+        let mut rows = view.tasks(&filter);
+        // Attempts are counted anew in each generation; only the order of claims knows of those.
+        let places: HashMap<String, usize> =
+            claims.iter().enumerate().map(|(place, claim)| (claim.claim.hex(), place)).collect();
+        rows.sort_by_key(|row| row.claim.as_ref().and_then(|claim| places.get(claim)).copied().unwrap_or(usize::MAX));
+        Self { app: view.app(app), rows, claims, at }
     }
 
     fn shows_the_same(&self, other: &Seen) -> bool {

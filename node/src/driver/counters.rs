@@ -45,6 +45,11 @@ impl Counters {
         }
     }
 
+    /// Takes over what is counted elsewhere.
+    pub fn set(&self, counts: BTreeMap<String, u64>) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).extend(counts);
+    }
+
     /// The counters themselves, for those who show them.
     pub fn shared(&self) -> Arc<Mutex<BTreeMap<String, u64>>> {
         self.counts.clone()

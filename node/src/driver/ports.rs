@@ -18,7 +18,7 @@ pub trait Network: Send {
 }
 
 /// What runs tasks. No call waits; what becomes of them is told by events.
-pub trait Tasks: Send {
+pub trait Tasks: Send + Sync {
     fn start(&self, claim: ClaimId, spec: Arc<TaskSpec>);
     fn stop(&self, claim: ClaimId, grace_ms: u64);
     fn forget(&self, claim: ClaimId);
@@ -32,7 +32,7 @@ pub struct Ports {
     /// Whether every signature in a message is right.
     pub verify: Box<dyn Fn(&Message) -> bool + Send>,
     pub network: Box<dyn Network>,
-    pub tasks: Box<dyn Tasks>,
+    pub tasks: Arc<dyn Tasks>,
     pub events: EventLog,
     pub counters: Counters,
 }

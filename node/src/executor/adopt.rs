@@ -63,7 +63,8 @@ fn look(containers: &Arc<Containers>, claim: ClaimId) -> Option<Left> {
     // Whether anybody holds the door of the control socket tells, without waiting for an answer.
     let shim = folder.connect().ok();
     let (phase, report) = match (&exit, &shim, &life) {
-        (Some(exit), None, _) => (Phase::Ended, exit.report()),
+        // Even if its shim is still clearing up: that is done for it.
+        (Some(exit), ..) => (Phase::Ended, exit.report()),
         (_, Some(_), Some(life)) if life.started_at.is_some() => {
             let image_digest = folder.read_plan().ok().and_then(|plan| plan.digest());
             (Phase::Live, TaskReport::Running { image_digest, started_at: life.started_at.unwrap_or_default() })
@@ -77,6 +78,7 @@ fn look(containers: &Arc<Containers>, claim: ClaimId) -> Option<Left> {
         }
     };
     let ended = phase == Phase::Ended;
+    let shim = shim.filter(|_| !ended);
     let wished = containers.roll.enter(claim, phase, report.clone()).ok()?;
     Some(Left { claim, wished, report, shim, ended })
 }
@@ -97,7 +99,7 @@ async fn take_over(containers: &Arc<Containers>, left: Left) {
         }
         None => {
             let exit = containers.conclude(claim).await;
-            containers.roll.note(claim, Phase::Ended, exit.report());
+            containers.roll.note(claim, Phase::Ended, &exit.report());
             containers.say(Told::Task { claim, report: exit.report() }).await;
         }
     }

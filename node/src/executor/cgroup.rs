@@ -93,7 +93,9 @@ impl Hierarchies {
 
     /// Removes it and what tasks made below it; `false` where something still holds it.
     pub fn remove(&self, cgroup: &str) -> bool {
-        self.paths(cgroup).fold(true, |all, path| remove_tree(&path) && all)
+        // All of them, whatever becomes of one.
+        let refused = self.paths(cgroup).filter(|path| !remove_tree(path)).count();
+        refused == 0
     }
 
     /// Removes the parents of `cgroup` that hold nothing any more.

@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::execvp;
 
-use super::folder::{Folder, Limits, Plan};
+use super::folder::{Limits, Plan};
 use super::identity::User;
 use super::process::Pidfd;
 use super::seccomp;
@@ -64,25 +64,17 @@ impl Created {
 }
 
 /// Makes a container with the root `root`.
-pub fn create(
-    folder: &Folder,
-    plan: &Plan,
-    root: &Path,
-    process: Process,
-    streams: Streams,
-) -> Result<Created, ContainerError> {
-    let bundle = folder.bundle();
-    describe(plan, root, process)?.save(bundle.join("config.json")).map_err(ContainerError::Spec)?;
-    fs::create_dir_all(folder.state())?;
+pub fn create(plan: &Plan, root: &Path, process: Process, streams: Streams) -> Result<Created, ContainerError> {
+    describe(plan, root, process)?.save(plan.bench.join("config.json"))?;
     let program = Program { shim: Arc::new(Pidfd::of(std::process::id() as i32)?.0) };
     let built = ContainerBuilder::new(plan.claim.clone(), SyscallType::default())
-        .with_root_path(folder.state())
+        .with_root_path(plan.bench.join("state"))
         .map_err(told)?
         .with_executor(program)
         .with_stdin(streams.stdin)
         .with_stdout(streams.stdout)
         .with_stderr(streams.stderr)
-        .as_init(&bundle)
+        .as_init(&plan.bench)
         .with_systemd(false)
         .build();
     built.map(Created).map_err(told)

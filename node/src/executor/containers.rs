@@ -60,7 +60,9 @@ impl Containers {
     ) -> io::Result<Self> {
         config.data = std::path::absolute(&config.data)?;
         config.hide.push(config.data.clone());
-        Folder::at(config.data.join("executor/tasks")).create()?;
+        for name in ["tasks", "bench"] {
+            Folder::at(config.data.join("executor").join(name)).create()?;
+        }
         etc::refresh(&config.data.join("executor/etc"))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
@@ -82,6 +84,10 @@ impl Containers {
 
     pub fn tasks(&self) -> PathBuf {
         self.config.data.join("executor/tasks")
+    }
+
+    fn bench(&self) -> PathBuf {
+        self.config.data.join("executor/bench")
     }
 
     pub fn logs(&self) -> LogStore {
@@ -136,13 +142,14 @@ impl Containers {
     }
 
     async fn tell(&self, claim: ClaimId, phase: Phase, report: TaskReport) {
-        self.roll.note(claim, phase, report.clone());
-        self.say(Told::Task { claim, report }).await;
+        if self.roll.note(claim, phase, &report) {
+            self.say(Told::Task { claim, report }).await;
+        }
     }
 
     /// A new task, from its image to its end.
     async fn begin(self: Arc<Self>, claim: ClaimId, spec: Arc<TaskSpec>, mut wished: watch::Receiver<Wish>) {
-        self.tell(claim, Phase::Starting, TaskReport::Starting).await;
+        self.say(Told::Task { claim, report: TaskReport::Starting }).await;
         let ready = tokio::select! {
             ready = self.prepare(&spec) => ready,
             _ = wished.wait_for(|wish| wish.gone_by.is_some()) => Err("it was stopped before it started".into()),
@@ -223,6 +230,7 @@ impl Containers {
                 pids: limit("pids").unwrap_or(PIDS_DEFAULT),
             },
             etc,
+            bench: self.bench(),
             hide: self.config.hide.clone(),
             log_bytes_max: LOG_BYTES_MAX,
         }

@@ -38,6 +38,8 @@ pub struct Plan {
     pub etc: PathBuf,
     /// Never to be seen by a task, wherever they lie.
     pub hide: Vec<PathBuf>,
+    /// An empty folder: each shim mounts there, and sees there, its own.
+    pub bench: PathBuf,
     /// The log's bound.
     pub log_bytes_max: u64,
 }
@@ -139,16 +141,6 @@ impl Folder {
         &self.0
     }
 
-    /// Where the container's root is put together.
-    pub fn bundle(&self) -> PathBuf {
-        self.0.join("bundle")
-    }
-
-    /// What the container library keeps.
-    pub fn state(&self) -> PathBuf {
-        self.0.join("state")
-    }
-
     /// What the shim itself has to say when it cannot go on.
     pub fn complaints(&self) -> PathBuf {
         self.0.join("shim.err")
@@ -158,12 +150,12 @@ impl Folder {
     /// holds it, and so it tells whether a shim lives.
     pub fn listen(&self) -> io::Result<UnixListener> {
         let _ = fs::remove_file(self.0.join("control.sock"));
-        self.in_reach("control.sock", |path| UnixListener::bind(path))
+        self.in_reach("control.sock", UnixListener::bind)
     }
 
     /// Knocks at the control socket; refused where no shim lives.
     pub fn connect(&self) -> io::Result<UnixStream> {
-        self.in_reach("control.sock", |path| UnixStream::connect(path))
+        self.in_reach("control.sock", UnixStream::connect)
     }
 
     /// A socket's path may have 107 bytes and a data folder may lie deeper: the way through a
@@ -202,7 +194,7 @@ impl Folder {
 
     /// Removes what only a living task needs; the log and the exit stay.
     pub fn clear(&self) {
-        for folder in ["bundle", "state", "upper", "work"] {
+        for folder in ["upper", "work"] {
             let _ = fs::remove_dir_all(self.0.join(folder));
         }
         let _ = fs::remove_file(self.0.join("control.sock"));

@@ -143,6 +143,9 @@ fn frames(mut bytes: &[u8], outputs: &mut Vec<Output>) -> io::Result<u64> {
 
 /// The last `lines` lines of what was written.
 pub fn tail(mut outputs: Vec<Output>, lines: usize) -> Vec<Output> {
+    if lines == 0 {
+        return Vec::new();
+    }
     let mut wanted = lines;
     for at in (0..outputs.len()).rev() {
         let bytes = &outputs[at].bytes;
@@ -161,7 +164,7 @@ pub fn tail(mut outputs: Vec<Output>, lines: usize) -> Vec<Output> {
             }
         }
     }
-    if lines == 0 { Vec::new() } else { outputs }
+    outputs
 }
 
 #[cfg(test)]

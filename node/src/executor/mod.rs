@@ -18,7 +18,7 @@
 //! was never here is answered by `Failed`. A task that ended keeps its log until it is forgotten.
 //!
 //! On the disk, below `DATA/executor`: `tasks/CLAIM/` ([`folder`]), `images/` ([`images`]), `etc/`
-//! (what tasks of the image `host` see as theirs).
+//! (what tasks of the image `host` see as theirs), `bench/` (empty: where each shim mounts its own).
 
 mod adopt;
 mod cgroup;

@@ -50,12 +50,14 @@ impl Roll {
         Ok(wished)
     }
 
-    /// Notes how a task fares.
-    pub fn note(&self, claim: ClaimId, phase: Phase, report: TaskReport) {
-        if let Some(entry) = self.entries().get_mut(&claim) {
-            entry.last = report;
-            entry.phase.send_replace(phase);
-        }
+    /// Notes how a task fares; whether that is news.
+    pub fn note(&self, claim: ClaimId, phase: Phase, report: &TaskReport) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&claim) else { return true };
+        let is_news = entry.last != *report;
+        entry.last = report.clone();
+        entry.phase.send_replace(phase);
+        is_news
     }
 
     /// Wishes for a task's end; the earlier of two ends holds. `Err` where nobody is there to hear

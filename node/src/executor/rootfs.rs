@@ -31,13 +31,16 @@ const EMPTY: [(&str, u32); 9] = [
     ("tmp", 0o1777),
 ];
 
-/// Leaves the machine's mount namespace and mounts the container's root. Where it is.
+/// Leaves the machine's mount namespace and mounts, on the plan's bench, everything that lasts no
+/// longer than the container; its root is the folder `rootfs` there.
 pub fn assemble(folder: &Folder, plan: &Plan) -> io::Result<PathBuf> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     // Nothing of ours gets out; what the machine unmounts goes away here too.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
-    let root = folder.bundle().join("rootfs");
-    fs::create_dir_all(&root)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), &plan.bench, Some("tmpfs"), flags, Some("mode=700,size=4m"))?;
+    let root = plan.bench.join("rootfs");
+    fs::create_dir(&root)?;
     match &plan.image {
         Image::Host => host(&root, plan)?,
         Image::Layers { store, layers, .. } => overlay(folder, &root, store, layers)?,
@@ -100,10 +103,9 @@ fn overlay(folder: &Folder, root: &Path, store: &Path, layers: &[String]) -> io:
         upper.as_raw_fd(),
         work.as_raw_fd()
     );
-    let root = std::path::absolute(root)?;
     std::env::set_current_dir(store)?;
     // Device files in an image are dead weight: a task gets its devices from the container.
-    let mounted = mount(Some("overlay"), &root, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()));
+    let mounted = mount(Some("overlay"), root, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()));
     std::env::set_current_dir(back)?;
     mounted.map_err(|errno| io::Error::new(io::Error::from(errno).kind(), format!("overlayfs: {errno}")))
 }

@@ -82,8 +82,7 @@ fn run(folder: &Folder) -> io::Result<()> {
     folder.write_exit(&exit)?;
     remove_cgroup(&hierarchies, &plan);
     visitors.set(State::Ended { exit });
-    // The mounts first, or what lies below them would be removed with them.
-    let _ = nix::mount::umount2(&folder.bundle().join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
+    // Its mounts are no hindrance: they lie elsewhere, and go with this process.
     folder.clear();
     Ok(())
 }
@@ -115,7 +114,7 @@ fn start(folder: &Folder, plan: &Plan, life: &mut Life, hierarchies: &Hierarchie
     let stdin: OwnedFd = File::open("/dev/null").map_err(said)?.into();
     hierarchies.hold(&plan.cgroup).map_err(|error| format!("its cgroup cannot be made: {error}"))?;
     let streams = Streams { stdin, stdout: stdout_in, stderr: stderr_in };
-    let made = container::create(folder, plan, &root, process, streams);
+    let made = container::create(plan, &root, process, streams);
     let mut created = made.map_err(|error| format!("its container cannot be made: {error}"))?;
     let outputs = Outputs::new(folder, plan.log_bytes_max, stdout, stderr);
     let outputs = outputs.map_err(|error| format!("its log cannot be written: {error}"))?;
@@ -141,7 +140,7 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
     let process = match &plan.image {
         Image::Host => FirstProcess {
             arguments: plan.command.clone(),
-            environment: with_path(own.collect()),
+            environment: sound(own.collect()),
             working_dir: "/".into(),
             user: identity::User::default(),
         },
@@ -154,7 +153,7 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
                 .map_err(|error| format!("its working folder {working_dir:?} cannot be made: {error}"))?;
             FirstProcess {
                 arguments: entrypoint.iter().chain(command).cloned().collect(),
-                environment: with_path(kept.chain(own).collect()),
+                environment: sound(kept.chain(own).collect()),
                 working_dir: working_dir.to_owned(),
                 user: identity::user_of(root, user)?,
             }
@@ -166,7 +165,9 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
     Ok(process)
 }
 
-fn with_path(mut environment: Vec<String>) -> Vec<String> {
+/// The environment without what no environment can hold, and never without a PATH.
+fn sound(mut environment: Vec<String>) -> Vec<String> {
+    environment.retain(|line| !line.contains('\0') && line.find('=').is_some_and(|length| length > 0));
     if !environment.iter().any(|line| line.starts_with("PATH=")) {
         environment.push(DEFAULT_PATH.into());
     }

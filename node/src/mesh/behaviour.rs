@@ -1,8 +1,9 @@
 //! Streams over connections: libp2p's side of the mesh.
 //!
-//! The crate `libp2p-stream` does nearly this. It is not used because it drops a stream that comes
-//! in while another waits to be picked up, opens streams on any connection to a peer instead of the
-//! newest, keeps something of every connection for ever, and opens all its protocols to everybody.
+//! The crate `libp2p-stream` (0.5.0-alpha) does nearly this, and the tests use it as the other side.
+//! It is not used here because it drops a stream that comes in while another waits to be picked up
+//! (of 50 opened at once, up to 10), opens streams on any connection to a peer instead of the newest,
+//! keeps something of every connection for ever, and opens all its protocols to everybody.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;

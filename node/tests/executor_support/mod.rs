@@ -33,6 +33,7 @@ pub struct Peer {
     executor: Option<Executor>,
     told: mpsc::Receiver<Told>,
     fetch: Arc<dyn Fetch>,
+    hide: Vec<PathBuf>,
 }
 
 impl Peer {
@@ -41,10 +42,18 @@ impl Peer {
     }
 
     pub async fn fetching(fetch: Arc<dyn Fetch>) -> Self {
+        Self::with(fetch, Vec::new()).await
+    }
+
+    pub async fn hiding(path: &Path) -> Self {
+        Self::with(Arc::new(()), vec![path.to_owned()]).await
+    }
+
+    async fn with(fetch: Arc<dyn Fetch>, hide: Vec<PathBuf>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let prefix = format!("rialto-test-{}", &uuid::Uuid::now_v7().simple().to_string()[16..]);
-        let (executor, told) = executor(data.path(), &prefix, fetch.clone());
-        let mut peer = Self { data, prefix, executor: Some(executor), told, fetch };
+        let (executor, told) = executor(data.path(), &prefix, &hide, fetch.clone());
+        let mut peer = Self { data, prefix, executor: Some(executor), told, fetch, hide };
         assert_eq!(peer.told().await, Told::Found);
         peer
     }
@@ -65,7 +74,7 @@ impl Peer {
     /// And comes back; what it tells until it has found everything.
     pub async fn come_back(&mut self) -> Vec<(ClaimId, TaskReport)> {
         self.executor = None;
-        let (executor, told) = executor(self.data.path(), &self.prefix, self.fetch.clone());
+        let (executor, told) = executor(self.data.path(), &self.prefix, &self.hide, self.fetch.clone());
         self.executor = Some(executor);
         self.told = told;
         let mut found = Vec::new();
@@ -151,6 +160,31 @@ impl Peer {
         Path::new("/sys/fs/cgroup").join(controller).join(&self.prefix).join(claim.hex()).join(file)
     }
 
+    /// Waits for the last step of a shim whose task has ended.
+    pub async fn shim_gone(&self, claim: ClaimId) {
+        while self.folder(claim).join("control.sock").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn shim(&self, claim: ClaimId) -> i32 {
+        let life = std::fs::read(self.folder(claim).join("life.json")).unwrap();
+        let life: serde_json::Value = serde_json::from_slice(&life).unwrap();
+        life["shim"]["pid"].as_i64().unwrap() as i32
+    }
+
+    /// The container's description, which only its shim's mount namespace holds.
+    pub fn config_file(&self, claim: ClaimId) -> PathBuf {
+        let bench = self.data.path().join("executor/bench/config.json");
+        Path::new("/proc").join(self.shim(claim).to_string()).join("root").join(bench.strip_prefix("/").unwrap())
+    }
+
+    /// Kills the shim of a running task.
+    pub fn kill_shim(&self, claim: ClaimId) {
+        let pid = self.shim(claim);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+
     /// Ends everything and looks for leftovers.
     pub async fn close(mut self) {
         self.executor().stop_all(0).await;
@@ -176,12 +210,43 @@ impl Peer {
     }
 }
 
-fn executor(data: &Path, prefix: &str, fetch: Arc<dyn Fetch>) -> (Executor, mpsc::Receiver<Told>) {
+/// A test that failed leaves nothing behind either.
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        self.executor = None;
+        let tasks = self.data.path().join("executor/tasks");
+        for claim in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+            let name = claim.file_name().to_string_lossy().into_owned();
+            if let Some(claim) = ClaimId::from_hex(&name)
+                && self.folder(claim).join("control.sock").exists()
+            {
+                self.kill_shim(claim);
+            }
+        }
+        for _ in 0..100 {
+            let all = list("/sys/fs/cgroup").into_iter().map(|root| root.join(&self.prefix));
+            let left: Vec<_> = all.filter(|cgroup| cgroup.exists()).collect();
+            if left.is_empty() {
+                return;
+            }
+            for cgroup in left {
+                list(&cgroup).iter().filter(|path| path.is_dir()).for_each(|leaf| drop(std::fs::remove_dir(leaf)));
+                let _ = std::fs::remove_dir(cgroup);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn executor(data: &Path, prefix: &str, hide: &[PathBuf], fetch: Arc<dyn Fetch>) -> (Executor, mpsc::Receiver<Told>) {
     let (reports, told) = mpsc::channel(64);
     let config = Config {
         data: data.to_owned(),
         prefix: prefix.to_owned(),
-        hide: Vec::new(),
+        hide: hide.to_vec(),
         shim: env!("CARGO_BIN_EXE_rialtod").into(),
     };
     let images = Images::open(data).unwrap();
@@ -228,6 +293,6 @@ pub fn of_image(image: &str, command: &[&str]) -> TaskSpec {
     }
 }
 
-fn list(folder: &str) -> Vec<PathBuf> {
+fn list(folder: impl AsRef<Path>) -> Vec<PathBuf> {
     std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect()
 }

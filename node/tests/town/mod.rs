@@ -1,4 +1,7 @@
 //! A peer's API over a brain of its own, with stores that are made up.
+#![allow(dead_code)]
+
+pub mod village;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rialto_node::api::{
     Blob, Door, Events, Forward, Here, ImageError, Images, Imported, Invitation, Inviter, LogStream, Logs, Manifest,
-    Open, State, Streamed, Token, router,
+    Open, Peers, State, Streamed, Token, router,
 };
 use rialto_node::handle::{Ask, Handle};
 use rialto_protocol::api::EventRow;
@@ -40,8 +43,8 @@ pub struct Town {
     pub closing: CancellationToken,
     asked: Arc<Mutex<Vec<Request>>>,
     chronicle: Arc<Chronicle>,
-    /// While it is there the brain is served.
-    _changes: watch::Sender<u64>,
+    /// While it is there a brain is served that nothing happens to.
+    _changes: Option<watch::Sender<u64>>,
 }
 
 impl Town {
@@ -74,19 +77,39 @@ impl Town {
                 }
             }
         });
+        let nowhere = Forward::new(Corridor::nowhere());
+        Self::of(Handle::new(asks, changes), me, Arc::new(Silence), Arc::new(nowhere), asked, Some(_changes))
+    }
+
+    /// The API of a peer of a village.
+    pub fn of_peer(peer: &village::Peer) -> Self {
+        let (handle, logs) = (peer.handle.clone(), peer.memory.clone());
+        let town = Self::of(handle, peer.id, logs, Arc::new(peer.forward()), Arc::default(), None);
+        peer.roads.add_router(peer.id, town.router.clone());
+        town
+    }
+
+    fn of(
+        handle: Handle,
+        me: PeerId,
+        logs: Arc<dyn Logs>,
+        peers: Arc<dyn Peers>,
+        asked: Arc<Mutex<Vec<Request>>>,
+        _changes: Option<watch::Sender<u64>>,
+    ) -> Self {
         let chronicle = Arc::new(Chronicle::default());
         chronicle.happen("founded");
         chronicle.happen("down");
         let closing = CancellationToken::new();
         let state = State {
-            handle: Handle::new(asks, changes),
+            handle,
             me,
-            machine: "m1".into(),
-            logs: Arc::new(Silence),
+            machine: format!("m{}", me.0[0]),
+            logs,
             images: Arc::new(Gallery),
             events: chronicle.clone(),
             inviter: Arc::new(Herald),
-            peers: Arc::new(Forward::new(Corridor::nowhere())),
+            peers,
             here: Here { data: "/".into(), listen: "127.0.0.1:7400".parse::<SocketAddr>().unwrap(), dns: None },
             warnings: Arc::new(Mutex::new(vec!["a sentence".into()])),
             refused: Arc::new(Mutex::new(BTreeMap::new())),
@@ -122,13 +145,20 @@ impl Town {
     }
 
     /// An answer of lines, each read as JSON; every line must come whole in one piece.
-    pub async fn lines(&self, path: &str) -> Pin<Box<dyn Stream<Item = Value> + Send>> {
-        let response = self.respond("GET", path, String::new()).await;
+    pub async fn lines(&self, path: &str) -> Lines {
+        self.lines_of("GET", path, String::new()).await
+    }
+
+    pub async fn lines_of(&self, method: &str, path: &str, body: String) -> Lines {
+        let response = self.respond(method, path, body).await;
         assert_eq!(response.status(), 200, "{path}");
         let read = |chunk: Result<Bytes, axum::Error>| serde_json::from_slice(&chunk.unwrap()).unwrap();
         Box::pin(response.into_body().into_data_stream().map(read))
     }
 }
+
+/// An answer line by line.
+pub type Lines = Pin<Box<dyn Stream<Item = Value> + Send>>;
 
 pub fn digest_of(bytes: &[u8]) -> String {
     let digits: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();

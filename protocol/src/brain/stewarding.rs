@@ -24,6 +24,8 @@ use crate::wire::{Message, StopReason, encode};
 
 /// A life younger than this stewards nothing while there are older ones, ms.
 const MATURE_MS: u64 = 60_000;
+/// A machine whose vitals have not come yet is looked at again after this, ms.
+const UNHEARD_MS: u64 = 2_000;
 /// Whoever becomes steward of an app that already has claims waits so long: longer than a
 /// reservation lives, ms.
 const SETTLE_MS: u64 = 4_000;
@@ -81,6 +83,8 @@ struct Tended {
     record_ms: u64,
     held: u32,
     overlaps: u32,
+    /// A single run was seen to have finished: monotonic, ms.
+    finished_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -140,6 +144,10 @@ impl Brain {
             for app in apps {
                 self.settle_rank(&app);
             }
+            // A machine that came, went or was given up changes what is to be done.
+            for tended in self.stewards.tended.values_mut() {
+                tended.look_ms = Some(self.now.ms);
+            }
         }
         for app in std::mem::take(&mut self.touched) {
             if self.settle_rank(&app)
@@ -190,11 +198,15 @@ impl Brain {
             if machine.draining {
                 continue;
             }
-            let age = self.now.wall.saturating_sub(machine.life_since);
-            if age >= MATURE_MS {
-                mature.push((peer, peer.ring()));
-            } else if machine.life_since <= self.now.wall {
-                young_ms = young_ms.min(MATURE_MS - age);
+            // By the machine's own clock, for ours may show anything: two peers have to agree on this.
+            let at = match self.readings.vitals.get(&peer) {
+                _ if peer == self.me => Some(self.now.wall),
+                signed => signed.map(|signed| signed.vitals.at),
+            };
+            match at.map(|at| at.saturating_sub(machine.life_since)) {
+                Some(age) if age >= MATURE_MS => mature.push((peer, peer.ring())),
+                Some(age) => young_ms = young_ms.min(MATURE_MS - age),
+                None => young_ms = young_ms.min(UNHEARD_MS),
             }
             all.push((peer, peer.ring()));
         }
@@ -321,11 +333,10 @@ impl Brain {
             outcomes.clear();
         }
         let mut missing = plan.missing;
+        let in_auction = self.stewards.auctions.values().any(|a| a.app == *app && a.service == service);
         match tended.waiting.get(service) {
-            _ if missing.is_empty() => {
-                if !self.stewards.auctions.values().any(|a| a.app == *app && a.service == service) {
-                    tended.waiting.remove(service);
-                }
+            _ if missing.is_empty() && !in_auction => {
+                tended.waiting.remove(service);
             }
             Some(waiting) if now < waiting.again_ms => {
                 look_by(waiting.again_ms);
@@ -712,8 +723,12 @@ impl Brain {
         }
         finished.sort_unstable();
         let surplus = finished.len().saturating_sub(SINGLE_RUNS_MAX);
-        for (at, (ended, app)) in finished.into_iter().enumerate() {
-            if at < surplus || self.now.wall.saturating_sub(ended) > SINGLE_RUN_MS {
+        for (at, (_, app)) in finished.into_iter().enumerate() {
+            // By this peer's own clock: that of the machine may be anything.
+            let now = self.now.ms;
+            let Some(tended) = self.stewards.tended.get_mut(&app) else { continue };
+            let seen = *tended.finished_ms.get_or_insert(now);
+            if at < surplus || now.saturating_sub(seen) > SINGLE_RUN_MS {
                 let change = ChangeId(self.draw16());
                 self.edit(&app, &Edit::Delete, "steward", change, Urgency::Ordinary);
             }

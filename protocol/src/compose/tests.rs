@@ -97,6 +97,15 @@ fn every_honoured_key_is_read() {
 }
 
 #[test]
+fn the_examples_are_read() {
+    let examples =
+        [include_str!("../../../examples/web/compose.yaml"), include_str!("../../../examples/hello/compose.yaml")];
+    for example in examples {
+        assert_eq!(read(example).spec.services.values().next().unwrap().replicas, 3);
+    }
+}
+
+#[test]
 fn restart_is_a_word_however_yaml_reads_it() {
     for (text, restart) in [
         ("no", Restart::No),

@@ -82,6 +82,8 @@ pub struct Pending {
 pub struct ClaimEntry {
     pub owner: PeerId,
     pub claim: Arc<Claim>,
+    /// When this version was read here: monotonic, ms.
+    pub read_ms: u64,
 }
 
 /// Claims of one service by slot.
@@ -108,7 +110,7 @@ pub struct Readings {
 
 impl Readings {
     /// Reads a claim, or that it is forgotten; the app it belongs to.
-    pub fn claim(&mut self, owner: PeerId, id: ClaimId, claim: Option<Arc<Claim>>) -> Option<AppId> {
+    pub fn claim(&mut self, now_ms: u64, owner: PeerId, id: ClaimId, claim: Option<Arc<Claim>>) -> Option<AppId> {
         let task = self.tasks.get(&(owner, id)).cloned();
         if let Some(task) = &task {
             self.remove(owner, id, task);
@@ -123,7 +125,11 @@ impl Readings {
         }
         self.tasks.insert((owner, id), task.clone());
         let services = self.claims.entry(task.app.clone()).or_default();
-        services.entry(task.service).or_default().entry(task.slot).or_default().push(ClaimEntry { owner, claim });
+        services.entry(task.service).or_default().entry(task.slot).or_default().push(ClaimEntry {
+            owner,
+            claim,
+            read_ms: now_ms,
+        });
         Some(task.app)
     }
 

@@ -21,11 +21,11 @@
 //! `machine` record by [`Membership::upsert`], every verdict (one's own, too) by
 //! [`Membership::verdict`], every departure by [`Membership::depart`], then the first `tick`.
 //!
-//! Two things are asked of the mesh. A standing link is up while *either* side wants it, and both
-//! sides are told of it by [`Membership::link`]: two peers may disagree for a moment on who
-//! observes whom, and heartbeats go over every link that is up. And a link that is wanted is dialled
-//! again within seconds for as long as it is wanted: a few of the members that are down are always
-//! wanted, and that is how the sides of a split find each other when it heals.
+//! One thing is asked of the mesh: a link that is wanted is dialled again within seconds for as long
+//! as it is wanted. A few of the members that are down are always wanted, and that is how the sides
+//! of a split find each other when it heals. Two peers may disagree for a while on who observes
+//! whom, and then only one of them wants the link: so heartbeats that come over no standing link of
+//! this peer's own are answered, one for one.
 
 mod detector;
 mod gate;
@@ -175,7 +175,7 @@ pub struct Membership {
     watched: BTreeMap<u32, u64>,
     /// The links that are up, and since when.
     linked: BTreeMap<u32, u64>,
-    /// Links that came up since the last tick.
+    /// Those who are to hear a heartbeat at once: over a link that has come up, or in answer.
     greet: BTreeSet<u32>,
     /// The last [`Order::Links`].
     wanted: Vec<PeerId>,
@@ -291,7 +291,7 @@ impl Membership {
         self.touched.insert(at);
     }
 
-    /// The standing link to a peer is up, whichever side wanted it, or lost.
+    /// The standing link to a peer is up, or lost.
     pub fn link(&mut self, now: Now, peer: &PeerId, up: bool) {
         self.arrive(now);
         let at = self.intern(*peer);
@@ -311,6 +311,12 @@ impl Membership {
         let Some(&at) = self.index.get(from) else { return };
         if at != ME && self.peers[at as usize].known {
             self.peers[at as usize].heard(now.ms);
+            // Not more than one a beat: two that no longer want each other soon fall silent.
+            let answer = &mut self.peers[at as usize].answered_ms;
+            if !self.linked.contains_key(&at) && now.ms >= *answer + self.tuning.heartbeat_ms * 3 / 4 {
+                *answer = now.ms;
+                self.greet.insert(at);
+            }
             self.raise(now, at, life);
         }
     }
@@ -445,7 +451,8 @@ impl Membership {
         }
     }
 
-    /// Heartbeats: over every link each second, and at once over one that has just come up.
+    /// Heartbeats: over every link each second; at once over one that has just come up, and to those
+    /// who sent one over a link that is only theirs.
     fn beat(&mut self, now: Now) {
         let mut to = std::mem::take(&mut self.greet);
         if now.ms >= self.beat_ms {

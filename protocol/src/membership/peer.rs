@@ -43,6 +43,8 @@ pub(super) struct Peer {
     pub mine: Option<u64>,
     /// The last sign of life, a refutation included.
     pub heard_ms: u64,
+    /// When its heartbeat over no link of ours was answered last.
+    pub answered_ms: u64,
     restart: Option<Restart>,
     doubt: u32,
     doubted_ms: u64,
@@ -63,6 +65,7 @@ impl Peer {
             accused: None,
             mine: None,
             heard_ms: 0,
+            answered_ms: 0,
             restart: None,
             doubt: 0,
             doubted_ms: 0,

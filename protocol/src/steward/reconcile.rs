@@ -175,7 +175,8 @@ fn look_at(
     }
     if quick > 0 {
         plan.restarts.insert(slot.to_string(), quick);
-        let since = now.wall.saturating_sub(ended[0].claim.ended_at.unwrap_or(0));
+        // By this peer's own clock: that of the machine may be anything.
+        let since = now.ms.saturating_sub(ended[0].read_ms);
         let wait = BACKOFF_MS.saturating_mul(1 << (quick - 1).min(16)).min(BACKOFF_MAX_MS);
         if since < wait {
             plan.look(now.ms + (wait - since));

@@ -350,6 +350,29 @@ fn orders_of_one_peer_that_falls_silent() {
 }
 
 #[test]
+fn a_heartbeat_over_a_link_of_the_other_alone_is_answered_once_a_beat() {
+    let ids = [PeerId([1; 32]), PeerId([2; 32])];
+    let now = |ms| Now { ms, wall: ms };
+    let mut pair = ids.map(|me| {
+        let mut one = Membership::new(me, Tuning::default(), None, now(0));
+        ids.iter().for_each(|id| one.upsert(now(0), machine(*id, 1)));
+        one.tick(now(0));
+        one
+    });
+    // Neither has a link any more, and a heartbeat is still on its way.
+    let mut sent = 0;
+    let mut on_its_way = true;
+    while std::mem::take(&mut on_its_way) {
+        let to = sent % 2;
+        pair[to].heard(now(1000), &ids[1 - to], 1);
+        on_its_way = pair[to].tick(now(1000)).iter().any(|order| matches!(order, Order::Heartbeat { .. }));
+        sent += 1;
+        assert!(sent < 4, "two that have let go of each other fall silent");
+    }
+    assert_eq!(sent, 3);
+}
+
+#[test]
 fn what_does_not_read_is_passed_over() {
     let me = PeerId([1; 32]);
     for bytes in [&b""[..], b"\xff\xff", &[0xa0], &[0x9b; 40]] {

@@ -43,6 +43,8 @@ pub struct World {
     cut: BTreeSet<(usize, usize)>,
     /// Links that are up, with the time at which they were last whole.
     up: BTreeMap<(usize, usize), u64>,
+    /// Who was told that its link with whom is up: only those who want it.
+    told: BTreeSet<(usize, usize)>,
     flying: BTreeMap<u64, Vec<(usize, usize, Message)>>,
     dice: u64,
 }
@@ -58,6 +60,7 @@ impl World {
             tuning,
             cut: BTreeSet::new(),
             up: BTreeMap::new(),
+            told: BTreeSet::new(),
             flying: BTreeMap::new(),
             dice: seed,
         };
@@ -253,12 +256,12 @@ impl World {
                     }
                 } else if whole && wanted && self.throw(3) == 0 {
                     self.up.insert(pair, self.now);
-                    for (n, of) in [pair, (other, one)] {
-                        let (now, id) = (self.time(), self.ids[of]);
-                        self.nodes[n].as_mut().unwrap().brain.link(now, &id, true);
-                        self.tick(n);
+                }
+                for (n, of) in [pair, (other, one)] {
+                    if self.up.contains_key(&pair) {
+                        let wants = wants(self, n, of);
+                        self.tell(n, of, wants);
                     }
-                    self.exchange(one, other);
                 }
             }
         }
@@ -266,12 +269,19 @@ impl World {
 
     fn drop_link(&mut self, pair: (usize, usize)) {
         if self.up.remove(&pair).is_some() {
-            for (n, of) in [pair, (pair.1, pair.0)] {
-                let (now, id) = (self.time(), self.ids[of]);
-                if let Some(node) = self.nodes[n].as_mut() {
-                    node.brain.link(now, &id, false);
-                    self.tick(n);
-                }
+            self.tell(pair.0, pair.1, false);
+            self.tell(pair.1, pair.0, false);
+        }
+    }
+
+    fn tell(&mut self, n: usize, of: usize, up: bool) {
+        let news = if up { self.told.insert((n, of)) } else { self.told.remove(&(n, of)) };
+        let (now, id) = (self.time(), self.ids[of]);
+        if news && let Some(node) = self.nodes[n].as_mut() {
+            node.brain.link(now, &id, up);
+            self.tick(n);
+            if up {
+                self.exchange(n, of);
             }
         }
     }
@@ -298,8 +308,7 @@ impl World {
     }
 
     fn flood(&mut self, n: usize, except: usize, message: &Message) {
-        let links: Vec<usize> =
-            self.up.keys().filter_map(|(a, b)| if *a == n { Some(*b) } else { (*b == n).then_some(*a) }).collect();
+        let links: Vec<usize> = self.told.range((n, 0)..(n + 1, 0)).map(|(_, to)| *to).collect();
         for to in links.into_iter().filter(|to| *to != except) {
             self.send(n, to, message.clone());
         }
