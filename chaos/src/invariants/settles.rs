@@ -24,26 +24,39 @@ pub fn wanted(view: &View<'_>) -> Vec<App> {
     apps
 }
 
-/// What is not as it should be: empty when everything has settled among the machines that run.
+/// What of the containers is not as it should be: the cheap look, which needs no view but one.
 /// `drained`: a machine that has to be empty.
-pub fn differences(world: &World, drained: Option<usize>) -> Vec<String> {
-    let up: Vec<usize> = (0..world.machines.len()).filter(|at| world.machines[*at].answers()).collect();
-    let Some(first) = up.first().copied() else { return vec!["nobody runs".into()] };
-    // The cheap looks come first.
-    let mut found = work(world, first);
-    if found.is_empty() {
-        found = beliefs(world, &up);
-    }
+pub fn unsettled_work(world: &World, drained: Option<usize>) -> Vec<String> {
+    let Some(reader) = (0..world.machines.len()).find(|at| world.machines[*at].answers()) else {
+        return vec!["nobody runs".into()];
+    };
+    let mut found = containers(world, reader);
     if let Some(at) = drained
-        && found.is_empty()
         && !world.machines[at].executor.live.is_empty()
     {
         found.push(format!("m{at} drains and still has {} containers", world.machines[at].executor.live.len()));
     }
+    found
+}
+
+/// What is not as it should be: empty when everything has settled among the machines that run.
+pub fn differences(world: &World, drained: Option<usize>) -> Vec<String> {
+    let up: Vec<usize> = (0..world.machines.len()).filter(|at| world.machines[*at].answers()).collect();
+    let mut found = unsettled_work(world, drained);
+    if found.is_empty() {
+        found = batches(world, up[0]);
+    }
+    if found.is_empty() {
+        found = beliefs(world, &up);
+    }
     if found.is_empty() {
         found = ledgers(world, &up);
     }
-    found.truncate(DIFFERENCES_MAX + 1);
+    if found.is_empty() {
+        return found;
+    }
+    found.truncate(DIFFERENCES_MAX);
+    found.push(stewards(world));
     found
 }
 
@@ -90,7 +103,7 @@ fn first_difference<T: std::fmt::Debug + PartialEq>(one: &[T], other: &[T]) -> O
 }
 
 /// The containers on the machines are exactly those that are wanted.
-fn work(world: &World, reader: usize) -> Vec<String> {
+fn containers(world: &World, reader: usize) -> Vec<String> {
     let mut found = Vec::new();
     let Some(view) = look(world, reader) else { return found };
     let mut live: BTreeMap<TaskId, Vec<(usize, Phase)>> = BTreeMap::new();
@@ -99,10 +112,9 @@ fn work(world: &World, reader: usize) -> Vec<String> {
             live.entry(container.spec.task.clone()).or_default().push((at, container.phase));
         }
     }
-    let mut batches = Vec::new();
     let mut expected = BTreeSet::new();
     for app in wanted(&view) {
-        let id = AppId { namespace: "default".into(), name: app.app.clone(), generation: app.generation };
+        let id = app_id(&app);
         for (name, service) in &app.spec.services {
             for slot in 1..=service.replicas {
                 let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
@@ -111,9 +123,7 @@ fn work(world: &World, reader: usize) -> Vec<String> {
                     found.extend(
                         kept_up(containers).map(|what| format!("{task} (generation {}) {what}", id.generation)),
                     );
-                } else if containers.is_empty() {
-                    batches.push((task.clone(), service.clone()));
-                } else {
+                } else if !containers.is_empty() {
                     found.push(format!("{task} is a batch and still has {containers:?}"));
                 }
                 expected.insert(task);
@@ -123,22 +133,41 @@ fn work(world: &World, reader: usize) -> Vec<String> {
     for (task, containers) in live.iter().filter(|(task, _)| !expected.contains(task)) {
         found.push(format!("{task} (generation {}) is not wanted and runs on {containers:?}", task.app.generation));
     }
-    if !found.is_empty() {
-        found.truncate(DIFFERENCES_MAX);
-        found.push(stewards(world));
-        return found;
+    found
+}
+
+/// Every task of every batch has finished.
+fn batches(world: &World, reader: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    let Some(view) = look(world, reader) else { return found };
+    let mut rows: BTreeMap<String, Vec<TaskRow>> = BTreeMap::new();
+    for row in view.tasks(&TaskFilter { all: true, ..TaskFilter::default() }) {
+        rows.entry(row.task.clone()).or_default().push(row);
     }
-    if !batches.is_empty() {
-        let mut rows: BTreeMap<String, Vec<TaskRow>> = BTreeMap::new();
-        for row in view.tasks(&TaskFilter { all: true, ..TaskFilter::default() }) {
-            rows.entry(row.task.clone()).or_default().push(row);
-        }
-        for (task, service) in &batches {
-            let rows = rows.get(&task.to_string()).map_or(&[][..], Vec::as_slice);
-            found.extend(unfinished(world, task, service, rows).map(|what| format!("{task} is a batch and {what}")));
-        }
+    for (task, service) in batch_tasks(&view) {
+        let rows = rows.get(&task.to_string()).map_or(&[][..], Vec::as_slice);
+        found.extend(unfinished(world, &task, &service, rows).map(|what| format!("{task} is a batch and {what}")));
     }
     found
+}
+
+/// The tasks of all batches that are wanted.
+pub fn batch_tasks(view: &View<'_>) -> Vec<(TaskId, ServiceSpec)> {
+    let mut tasks = Vec::new();
+    for app in wanted(view) {
+        let id = app_id(&app);
+        for (name, service) in app.spec.services.iter().filter(|(_, service)| service.is_batch()) {
+            for slot in 1..=service.replicas {
+                let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
+                tasks.push((task, service.clone()));
+            }
+        }
+    }
+    tasks
+}
+
+fn app_id(app: &App) -> AppId {
+    AppId { namespace: "default".into(), name: app.app.clone(), generation: app.generation }
 }
 
 /// Who looks after the apps, as each machine sees it, and what waits there: for people who look for
