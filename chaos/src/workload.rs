@@ -88,6 +88,10 @@ impl Workload {
         while let Some(answer) = world.answers.pop_front() {
             let Some(wish) = self.oracle.wish(answer.ticket) else { continue };
             let fate = match answer.reply {
+                // It read so already: there is no change to keep, and this machine knew.
+                Ok(Reply::Changed { copies, changed: false, .. }) => {
+                    Fate::Acknowledged { copies, holders: vec![answer.machine] }
+                }
                 Ok(Reply::Changed { copies, .. }) => {
                     let holders = oracle::holders(world, wish.change);
                     if (holders.len() as u32) < copies {

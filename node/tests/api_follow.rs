@@ -31,13 +31,13 @@ fn text_of(line: &Value) -> Option<String> {
 
 async fn rest(mut lines: Lines) -> Vec<Value> {
     let mut all = Vec::new();
-    let collect = async {
-        while let Some(line) = lines.next().await {
-            all.push(line);
+    while let Ok(line) = tokio::time::timeout(Duration::from_secs(20), lines.next()).await {
+        match line {
+            Some(line) => all.push(line),
+            None => return all,
         }
-    };
-    tokio::time::timeout(Duration::from_secs(20), collect).await.expect("the stream ends");
-    all
+    }
+    panic!("the stream does not end after {all:#?}");
 }
 
 /// A founder, with room or without, and a second machine with room; who is asked is the founder.

@@ -197,7 +197,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Reads hexadecimal of either case; `None` where it is anything else.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let value = |digit: u8| (digit as char).to_digit(16).map(|v| v as u8);

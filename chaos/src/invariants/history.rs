@@ -24,7 +24,8 @@ pub struct History {
 }
 
 impl History {
-    /// A container has been made; a claim has one at most, ever.
+    /// A container has been made. A claim has one, and another only when the machine lost power
+    /// before it could write that the first had run.
     pub fn made(
         &mut self,
         at_ms: u64,
@@ -34,8 +35,13 @@ impl History {
         attempt: u32,
     ) -> Result<(), String> {
         self.made += 1;
-        if let Some(other) = self.tasks.insert(claim, task.clone()) {
-            return Err(format!("m{machine} makes a second container for a claim of {other}"));
+        if self.tasks.insert(claim, task.clone()).is_some() {
+            let runs = self.runs.entry(task.clone()).or_default();
+            let before = runs.iter().rposition(|run| run.claim == claim && matches!(run.ended, Some((_, None))));
+            let Some(before) = before else {
+                return Err(format!("m{machine} makes a second container for a claim of {task}"));
+            };
+            runs.remove(before);
         }
         self.runs.entry(task).or_default().push(Run { claim, machine, attempt, made_ms: at_ms, ended: None });
         Ok(())

@@ -24,25 +24,39 @@ pub fn wanted(view: &View<'_>) -> Vec<App> {
     apps
 }
 
-/// What is not as it should be: empty when everything has settled among the machines that run.
+/// What of the containers is not as it should be: the cheap look, which needs no view but one.
 /// `drained`: a machine that has to be empty.
-pub fn differences(world: &World, drained: Option<usize>) -> Vec<String> {
-    let up: Vec<usize> = (0..world.machines.len()).filter(|at| world.machines[*at].answers()).collect();
-    let Some(first) = up.first().copied() else { return vec!["nobody runs".into()] };
-    let mut found = beliefs(world, &up);
-    if found.is_empty() {
-        found = work(world, first);
-    }
+pub fn unsettled_work(world: &World, drained: Option<usize>) -> Vec<String> {
+    let Some(reader) = (0..world.machines.len()).find(|at| world.machines[*at].answers()) else {
+        return vec!["nobody runs".into()];
+    };
+    let mut found = containers(world, reader);
     if let Some(at) = drained
-        && found.is_empty()
         && !world.machines[at].executor.live.is_empty()
     {
         found.push(format!("m{at} drains and still has {} containers", world.machines[at].executor.live.len()));
     }
+    found
+}
+
+/// What is not as it should be: empty when everything has settled among the machines that run.
+pub fn differences(world: &World, drained: Option<usize>) -> Vec<String> {
+    let up: Vec<usize> = (0..world.machines.len()).filter(|at| world.machines[*at].answers()).collect();
+    let mut found = unsettled_work(world, drained);
+    if found.is_empty() {
+        found = batches(world, up[0]);
+    }
+    if found.is_empty() {
+        found = beliefs(world, &up);
+    }
     if found.is_empty() {
         found = ledgers(world, &up);
     }
+    if found.is_empty() {
+        return found;
+    }
     found.truncate(DIFFERENCES_MAX);
+    found.push(stewards(world));
     found
 }
 
@@ -54,8 +68,11 @@ fn look(world: &World, at: usize) -> Option<View<'_>> {
 /// Everybody believes the same about what is wanted and what runs.
 fn beliefs(world: &World, up: &[usize]) -> Vec<String> {
     let mut found = Vec::new();
-    let live =
-        |row: &TaskRow| (row.task.clone(), row.state.clone(), row.machine.clone(), row.claim.clone(), row.attempt);
+    // Finished tasks are shown by age, and clocks differ.
+    let live = |row: TaskRow| {
+        let ended = row.ended_at.is_some();
+        (!ended).then_some((row.task, row.state, row.machine, row.claim, row.attempt))
+    };
     let mut reference = None;
     for at in up {
         let Some(view) = look(world, *at) else { continue };
@@ -64,7 +81,7 @@ fn beliefs(world: &World, up: &[usize]) -> Vec<String> {
             found.push(format!("m{at} sees {seen} members of {}", up.len()));
         }
         let apps = wanted(&view);
-        let rows: Vec<_> = view.tasks(&TaskFilter::default()).iter().map(live).collect();
+        let rows: Vec<_> = view.tasks(&TaskFilter::default()).into_iter().filter_map(live).collect();
         match &reference {
             None => reference = Some((apps, rows)),
             Some((first_apps, first_rows)) => {
@@ -86,7 +103,7 @@ fn first_difference<T: std::fmt::Debug + PartialEq>(one: &[T], other: &[T]) -> O
 }
 
 /// The containers on the machines are exactly those that are wanted.
-fn work(world: &World, reader: usize) -> Vec<String> {
+fn containers(world: &World, reader: usize) -> Vec<String> {
     let mut found = Vec::new();
     let Some(view) = look(world, reader) else { return found };
     let mut live: BTreeMap<TaskId, Vec<(usize, Phase)>> = BTreeMap::new();
@@ -95,24 +112,20 @@ fn work(world: &World, reader: usize) -> Vec<String> {
             live.entry(container.spec.task.clone()).or_default().push((at, container.phase));
         }
     }
-    let rows: BTreeMap<String, TaskRow> = view
-        .tasks(&TaskFilter { all: true, ..TaskFilter::default() })
-        .into_iter()
-        .map(|row| (row.task.clone(), row))
-        .collect();
     let mut expected = BTreeSet::new();
     for app in wanted(&view) {
-        let id = AppId { namespace: "default".into(), name: app.app.clone(), generation: app.generation };
+        let id = app_id(&app);
         for (name, service) in &app.spec.services {
             for slot in 1..=service.replicas {
                 let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
                 let containers = live.get(&task).map_or(&[][..], Vec::as_slice);
-                let wrong = if service.is_batch() {
-                    finished(world, &task, service, containers, rows.get(&task.to_string()))
-                } else {
-                    kept_up(containers)
-                };
-                found.extend(wrong.map(|what| format!("{task} (generation {}) {what}", id.generation)));
+                if !service.is_batch() {
+                    found.extend(
+                        kept_up(containers).map(|what| format!("{task} (generation {}) {what}", id.generation)),
+                    );
+                } else if !containers.is_empty() {
+                    found.push(format!("{task} is a batch and still has {containers:?}"));
+                }
                 expected.insert(task);
             }
         }
@@ -123,6 +136,60 @@ fn work(world: &World, reader: usize) -> Vec<String> {
     found
 }
 
+/// Every task of every batch has finished.
+fn batches(world: &World, reader: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    let Some(view) = look(world, reader) else { return found };
+    let mut rows: BTreeMap<String, Vec<TaskRow>> = BTreeMap::new();
+    for row in view.tasks(&TaskFilter { all: true, ..TaskFilter::default() }) {
+        rows.entry(row.task.clone()).or_default().push(row);
+    }
+    for (task, service) in batch_tasks(&view) {
+        let rows = rows.get(&task.to_string()).map_or(&[][..], Vec::as_slice);
+        found.extend(unfinished(world, &task, &service, rows).map(|what| format!("{task} is a batch and {what}")));
+    }
+    found
+}
+
+/// The tasks of all batches that are wanted.
+pub fn batch_tasks(view: &View<'_>) -> Vec<(TaskId, ServiceSpec)> {
+    let mut tasks = Vec::new();
+    for app in wanted(view) {
+        let id = app_id(&app);
+        for (name, service) in app.spec.services.iter().filter(|(_, service)| service.is_batch()) {
+            for slot in 1..=service.replicas {
+                let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
+                tasks.push((task, service.clone()));
+            }
+        }
+    }
+    tasks
+}
+
+fn app_id(app: &App) -> AppId {
+    AppId { namespace: "default".into(), name: app.app.clone(), generation: app.generation }
+}
+
+/// Who looks after the apps, as each machine sees it, and what waits there: for people who look for
+/// the cause.
+fn stewards(world: &World) -> String {
+    let mut text = String::from("stewards:");
+    for at in 0..world.machines.len() {
+        let Some(view) = look(world, at) else { continue };
+        let apps: Vec<String> =
+            view.apps().iter().map(|app| format!("{} {}", app.app, app.steward.as_deref().unwrap_or("-"))).collect();
+        let odd: Vec<String> = view
+            .tasks(&TaskFilter::default())
+            .into_iter()
+            .filter(|row| row.ended_at.is_none() && row.state != "running")
+            .map(|row| format!("{} {} {}", row.task, row.state, row.reason.unwrap_or_default()))
+            .take(10)
+            .collect();
+        text += &format!("\n    m{at}: {} | {} | {:?}", apps.join(", "), odd.join(", "), view.remarks());
+    }
+    text
+}
+
 fn kept_up(containers: &[(usize, Phase)]) -> Option<String> {
     match containers {
         [(_, Phase::Running)] => None,
@@ -131,27 +198,21 @@ fn kept_up(containers: &[(usize, Phase)]) -> Option<String> {
     }
 }
 
-fn finished(
-    world: &World,
-    task: &TaskId,
-    service: &ServiceSpec,
-    containers: &[(usize, Phase)],
-    row: Option<&TaskRow>,
-) -> Option<String> {
-    if !containers.is_empty() {
-        return Some(format!("is a batch and still has {containers:?}"));
-    }
+/// Why a batch's task is not finished: some attempt of it must be shown as ended for good, and some
+/// container must really have ended so.
+fn unfinished(world: &World, task: &TaskId, service: &ServiceSpec, rows: &[TaskRow]) -> Option<String> {
     let runs = world.promises.history.of(task);
     let ended = |code: i32| runs.iter().any(|run| run.ended.is_some_and(|(_, ended)| ended == Some(code)));
-    let Some(row) = row else { return Some("is a batch and is not shown".into()) };
-    match row.exit_code {
-        Some(code) if service.finishes(Some(code)) && ended(code) => None,
-        Some(code) if service.finishes(Some(code)) => {
-            Some(format!("is shown as finished with {code}, and no run of it ended so"))
-        }
-        _ if row.state == "failed" && service.finishes(None) => None,
-        _ => Some(format!("is a batch and is shown as {} with {:?}", row.state, row.exit_code)),
+    let finishes = |row: &&TaskRow| match row.exit_code {
+        Some(code) => row.state == "exited" && service.finishes(Some(code)) && ended(code),
+        None => row.state == "failed" && service.finishes(None),
+    };
+    if rows.iter().any(|row| finishes(&row)) {
+        return None;
     }
+    let shown: Vec<_> = rows.iter().map(|row| (row.state.as_str(), row.exit_code, row.attempt)).collect();
+    let ran: Vec<_> = runs.iter().map(|run| (run.attempt, run.ended.map(|(_, code)| code))).collect();
+    Some(format!("is shown as {shown:?} and ran {ran:?}"))
 }
 
 /// Every disk holds the same records.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rialto_protocol::event::Request;
-use rialto_protocol::ids::{AppId, TaskId};
+use rialto_protocol::ids::TaskId;
 
 use super::dice::Dice;
 use super::network::Weather;
@@ -24,8 +24,10 @@ const SETTLING_MS_MAX: u64 = 180_000;
 const SETTLED_MS: u64 = 5_000;
 /// New work runs in this time in a cluster without faults, ms.
 const PROBE_MS: u64 = 5_000;
-/// How often the costly promises are looked at, ms.
+/// How often what runs is looked at, ms,
 const LOOK_MS: u64 = 500;
+/// and what everybody believes and holds, at most.
+const THOROUGH_MS: u64 = 2_000;
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -211,10 +213,11 @@ impl Run {
             self.world.promises.broken("P7", now, text);
         }
         if !self.demands.is_empty() {
-            let differences = settles::differences(&self.world, None);
+            let overdue = self.demands.iter().any(|due| *due <= now);
+            let differences = settles::unsettled_work(&self.world, None);
             if differences.is_empty() {
                 self.demands.clear();
-            } else if self.demands.iter().any(|due| *due <= now) {
+            } else if overdue {
                 self.world.promises.broken("P4", now, format!("not as demanded: {}", differences.join("\n  ")));
             }
         }
@@ -255,20 +258,26 @@ impl Run {
     fn wait_settled(&mut self, drained: Option<usize>) -> bool {
         let until = self.world.now_ms() + SETTLING_MS_MAX;
         let mut since = None;
+        let mut thorough = 0;
         while self.world.promises.is_kept() {
             self.world.run_until(self.world.now_ms() + LOOK_MS);
             self.work.hear(&mut self.world);
             let now = self.world.now_ms();
-            let differences = settles::differences(&self.world, drained);
-            match (differences.is_empty(), since) {
-                (true, None) => since = Some(now),
-                (true, Some(since)) if now - since >= SETTLED_MS => return true,
-                (true, Some(_)) => {}
-                (false, _) if now >= until => {
-                    let text = format!("not settled after {SETTLING_MS_MAX} ms: {}", differences.join("\n  "));
-                    self.world.promises.broken("P4", now, text);
+            let over = since.is_some_and(|since| now - since >= SETTLED_MS);
+            if !settles::unsettled_work(&self.world, drained).is_empty() {
+                since = None;
+            } else if over || since.is_none() && now >= thorough {
+                // The costly look: at the beginning and at the end of the time in which all stays well.
+                thorough = now + THOROUGH_MS;
+                let settled = settles::differences(&self.world, drained).is_empty();
+                if settled && over {
+                    return true;
                 }
-                (false, _) => since = None,
+                since = settled.then_some(now);
+            }
+            if since.is_none() && now >= until {
+                let differences = settles::differences(&self.world, drained).join("\n  ");
+                self.world.promises.broken("P4", now, format!("not settled after {SETTLING_MS_MAX} ms: {differences}"));
             }
         }
         false
@@ -297,6 +306,8 @@ impl Run {
             self.work.hear(&mut self.world);
             self.look();
         }
+        let drained = self.work.settle_drains(&mut self.world);
+        self.wait_settled(drained);
         let finished = self.finished();
         let able: Vec<usize> = (0..self.world.machines.len()).filter(|at| !self.world.machines[*at].dead).collect();
         for power in [false, true] {
@@ -319,20 +330,14 @@ impl Run {
 
     /// The tasks of batches, all of which have finished, and how often each ran.
     fn finished(&self) -> BTreeMap<TaskId, usize> {
-        let mut finished = BTreeMap::new();
-        let Some(machine) = self.world.machines.iter().find(|machine| machine.is_up()) else { return finished };
-        let Some(brain) = machine.brain.as_ref() else { return finished };
-        for app in settles::wanted(&brain.view(machine.now(self.world.now_us))) {
-            let id = AppId { namespace: "default".into(), name: app.app.clone(), generation: app.generation };
-            for (name, service) in app.spec.services.iter().filter(|(_, service)| service.is_batch()) {
-                for slot in 1..=service.replicas {
-                    let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
-                    let runs = self.world.promises.history.of(&task).len();
-                    finished.insert(task, runs);
-                }
-            }
-        }
-        finished
+        let Some(machine) = self.world.machines.iter().find(|machine| machine.is_up()) else { return BTreeMap::new() };
+        let Some(brain) = machine.brain.as_ref() else { return BTreeMap::new() };
+        let tasks = settles::batch_tasks(&brain.view(machine.now(self.world.now_us)));
+        let runs = |task: TaskId| {
+            let runs = self.world.promises.history.of(&task).len();
+            (task, runs)
+        };
+        tasks.into_iter().map(|(task, _)| runs(task)).collect()
     }
 }
 

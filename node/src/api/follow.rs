@@ -72,12 +72,8 @@ pub struct Follow {
 }
 
 /// Follows until nothing more can come, nobody listens, or the peer goes down.
-pub async fn follow(api: Arc<Api>, what: Follow, lines: Lines, _permit: OwnedSemaphorePermit) {
+pub async fn follow(api: Arc<Api>, what: Follow, mut watching: Watching, lines: Lines, _permit: OwnedSemaphorePermit) {
     let Follow { target, tail, states, mut deployed } = what;
-    let Some(mut watching) = api.watches.watch(target.app()).await else {
-        lines.fail(Problem::going_down()).await;
-        return;
-    };
     let mut chosen = Chosen::new(target.clone(), tail);
     if deployed.is_some() && watching.seen.app.is_none() {
         // Whatever is left of an earlier app of that name is none of this run's.

@@ -89,7 +89,7 @@ pub async fn read(
         if let (Target::Claim { .. }, [(claim, _)]) = (&target, &fresh[..]) {
             check_reachable(&api, claim)?;
         }
-        tokio::spawn(follow(api, Follow { target, tail, states, deployed: None }, lines, permit));
+        tokio::spawn(follow(api, Follow { target, tail, states, deployed: None }, watching, lines, permit));
         return Ok(stream_of(body));
     }
     if let [(claim, tail)] = &fresh[..] {

@@ -49,7 +49,12 @@ pub async fn run(
     for service in spec.services.values_mut() {
         service.replicas = service.replicas.max(1);
     }
-    check_free(&api, &app, &spec).await?;
+    // Watched from before the deploy: what is left of an earlier app of that name is then known for what it is.
+    let watching = api.watches.watch(&app).await.ok_or_else(Problem::going_down)?;
+    if watching.seen.app.as_ref().is_some_and(|there| there.spec != spec) {
+        return Err(Problem::new(ErrorCode::Conflict, format!("there is an app {app} already")).at("app"));
+    }
+    check_placeable(&api, &spec).await?;
     let request = Request::Deploy { change, author: identity.name(), app: app.clone(), spec };
     if !following {
         return Ok(api.change(request).await?.into_response());
@@ -59,24 +64,16 @@ pub async fn run(
     let (lines, body) = Lines::open();
     let (deployed, told) = oneshot::channel();
     let what = Follow { target: Target::of(&app), tail: None, states: true, deployed: Some(told) };
-    tokio::spawn(follow(api.0.clone(), what, lines, permit));
+    tokio::spawn(follow(api.0.clone(), what, watching, lines, permit));
     let _accepted = api.change(request).await?;
     // The follower may have ended with its peer; then its last line says so.
     let _ = deployed.send(());
     Ok(stream_of(body))
 }
 
-/// Refuses what no known machine could ever hold, and a name that is another app's.
-async fn check_free(api: &Api, app: &str, spec: &AppSpec) -> Result<(), Problem> {
-    let (name, wanted) = (app.to_string(), spec.clone());
-    let looked = api.handle.read(move |brain, now| {
-        let view = brain.view(now);
-        let taken = view.app(&name).is_some_and(|there| there.spec != wanted);
-        (taken, view.unplaceable(&wanted))
-    });
-    match looked.await.ok_or_else(Problem::going_down)? {
-        (true, _) => Err(Problem::new(ErrorCode::Conflict, format!("there is an app {app} already")).at("app")),
-        (false, Some(short)) => Err(unplaceable(&short)),
-        (false, None) => Ok(()),
-    }
+/// Refuses what no known machine could ever hold.
+async fn check_placeable(api: &Api, spec: &AppSpec) -> Result<(), Problem> {
+    let wanted = spec.clone();
+    let short = api.handle.read(move |brain, now| brain.view(now).unplaceable(&wanted)).await;
+    short.ok_or_else(Problem::going_down)?.map_or(Ok(()), |short| Err(unplaceable(&short)))
 }

@@ -11,7 +11,7 @@ use crate::effect::{Effect, Local};
 use crate::event::TaskReport;
 use crate::ids::{BidId, ClaimId, PeerId, TaskId};
 use crate::ledger::record::Kind;
-use crate::market::bidder::{Answer, Images};
+use crate::market::bidder::{Answer, Images, Waiting};
 use crate::market::wire::{Award, DeclineReason, NackReason, Release, Slot, Solicit, Verdict};
 use crate::model::{Claim, ClaimState, Executor, Machine, PortBinding, Resources, TaskSpec};
 use crate::wire::{Message, StopReason, decode, encode};
@@ -77,10 +77,14 @@ impl Brain {
     }
 
     pub(super) fn solicited(&mut self, from: PeerId, solicit: &Arc<Solicit>) {
+        self.solicited_until(from, solicit, self.now.ms + solicit.deadline_ms);
+    }
+
+    fn solicited_until(&mut self, from: PeerId, solicit: &Arc<Solicit>, until_ms: u64) {
         let (known, present) = self.images_of(&solicit.image);
         let bid = BidId(self.draw16());
         let images = Images { known, present, name: &solicit.image };
-        match self.bidder.solicited(self.now.ms, from, solicit, images, bid) {
+        match self.bidder.solicited(self.now.ms, from, solicit, until_ms, images, bid) {
             Answer::Bid(bid) => self.send(from, Message::Bid(bid)),
             Answer::Decline(decline) => self.send(from, Message::Decline(decline)),
             Answer::Later => {}
@@ -92,9 +96,9 @@ impl Brain {
         self.solicited_again(again);
     }
 
-    fn solicited_again(&mut self, waiting: Vec<(PeerId, Arc<Solicit>)>) {
-        for (steward, solicit) in waiting {
-            self.solicited(steward, &solicit);
+    fn solicited_again(&mut self, waiting: Vec<Waiting>) {
+        for Waiting { steward, solicit, until_ms } in waiting {
+            self.solicited_until(steward, &solicit, until_ms);
         }
     }
 
@@ -313,6 +317,14 @@ impl Brain {
         let claim = mine.claim.clone();
         self.write_claim(&claim, Urgency::Now);
         self.hold(Effect::Stop { claim: id, grace_ms });
+    }
+
+    /// This machine is no member any more: what it runs ends, and it takes nothing new.
+    pub(super) fn stop_everything(&mut self) {
+        self.machine.no_executor = Some("this machine has left the cluster".into());
+        self.settle_closed(false);
+        let all: Vec<ClaimId> = self.bidder.claims.keys().copied().collect();
+        all.into_iter().for_each(|claim| self.stop_asked(claim, StopReason::Unwanted));
     }
 
     /// Takes back the claims of the last life: the account is right before the first bid.

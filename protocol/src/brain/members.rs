@@ -24,6 +24,9 @@ pub(super) struct Links {
 
 impl Brain {
     pub(super) fn members_turn(&mut self) {
+        if std::mem::take(&mut self.members_stale) {
+            self.tell_members();
+        }
         for order in self.members.tick(self.now) {
             match order {
                 Order::Heartbeat { to, life } => self.send(to, Message::Heartbeat { life }),
@@ -100,11 +103,11 @@ impl Brain {
         self.members.upsert(self.now, member);
         self.machines_changed = true;
         self.stewards.members_changed();
-        self.tell_members();
+        self.members_stale = true;
     }
 
     /// Who may speak to this peer, and where they are.
-    pub(super) fn tell_members(&mut self) {
+    fn tell_members(&mut self) {
         let admitted: Vec<PeerId> =
             self.ledger.owners().filter(|owner| owner.admitted && owner.id != self.me).map(|owner| owner.id).collect();
         let admitted = admitted.into_iter().filter(|peer| !self.readings.departed.contains(peer));

@@ -82,6 +82,8 @@ pub struct Brain {
     changed: BTreeSet<AppId>,
     /// Machines look different to people.
     machines_changed: bool,
+    /// The mesh is to hear anew who may speak to this peer.
+    members_stale: bool,
     /// A later life of this identity wrote: this one must not.
     retired: bool,
 }
@@ -128,6 +130,7 @@ impl Brain {
             touched: BTreeSet::new(),
             changed: BTreeSet::new(),
             machines_changed: true,
+            members_stale: true,
             retired: false,
             config,
         };
@@ -135,7 +138,6 @@ impl Brain {
         brain.ledger.restore_own(me, last);
         brain.restore_own(local);
         brain.found();
-        brain.tell_members();
         brain.turn();
         brain.hear_oneself();
         let first = std::mem::take(&mut brain.out);
@@ -186,6 +188,9 @@ impl Brain {
 
     /// The monotonic time, ms, at which [`Event::Woke`] is due; `None`: nothing is.
     pub fn next_deadline(&self) -> Option<u64> {
+        if self.retired {
+            return None;
+        }
         let deadlines = [
             self.writer.deadline(),
             Some(self.members.next_deadline()),

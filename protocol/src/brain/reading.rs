@@ -77,7 +77,7 @@ impl Brain {
             self.store.push(StoreOp::Put(one.clone()));
         }
         self.ledger.admit(admission.peer);
-        self.readings.admissions.insert(admission.peer, (one.record.owner, admission));
+        self.readings.admissions.entry(admission.peer).or_insert((one.record.owner, admission));
         true
     }
 
@@ -134,7 +134,10 @@ impl Brain {
                 if let Some(departure) = self.typed::<Departure>(owner, value) {
                     self.members.depart(self.now, &departure.peer);
                     self.readings.departed.insert(departure.peer);
-                    self.tell_members();
+                    if departure.peer == self.me {
+                        self.stop_everything();
+                    }
+                    self.members_stale = true;
                     self.machines_changed = true;
                 }
             }
@@ -158,7 +161,8 @@ impl Brain {
         let claim = match value {
             None => None,
             Some(_) => match self.typed::<Claim>(owner, value) {
-                Some(claim) => Some(Arc::new(claim)),
+                Some(claim) if claim.id == id => Some(Arc::new(claim)),
+                Some(_) => return self.report(Some(owner), Bad::Unreadable),
                 None => return,
             },
         };
@@ -201,7 +205,7 @@ impl Brain {
         let peer = admission.peer;
         self.readings.admissions.entry(peer).or_insert((owner, admission));
         if self.ledger.admit(peer) {
-            self.tell_members();
+            self.members_stale = true;
             // Records of the newcomer may have been refused a moment ago.
             from.into_iter().for_each(|from| self.spread.compare_with(from));
         }

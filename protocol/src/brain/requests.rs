@@ -23,6 +23,8 @@ use crate::wire::{Message, PROTOCOL, decode, encode};
 const COPIES_MS: u64 = 1_000;
 /// How many other peers are to hold a change before it is answered.
 const COPIES: usize = 2;
+/// The most bytes of a document's history that are sent along with a change.
+const COPY_BYTES_MAX: usize = 512 << 10;
 /// The most changes that wait for copies; one more is refused.
 const WAITING_MAX: usize = 4_096;
 /// The most invitations that are kept.
@@ -49,6 +51,8 @@ struct Copying {
     token: u64,
     copies: u32,
     asked: Vec<PeerId>,
+    /// Those that were sent the whole document, for a change alone did not apply.
+    sent_all: Vec<PeerId>,
     done_ms: u64,
 }
 
@@ -191,7 +195,16 @@ impl Brain {
         let token = self.requests.next_token;
         let done_ms = self.now.ms + COPIES_MS;
         let id = change.hex().into();
-        self.requests.copying.push(Copying { request, app, id, token, copies: 0, asked: Vec::new(), done_ms });
+        self.requests.copying.push(Copying {
+            request,
+            app,
+            id,
+            token,
+            copies: 0,
+            asked: Vec::new(),
+            sent_all: Vec::new(),
+            done_ms,
+        });
         Ok(())
     }
 
@@ -243,9 +256,19 @@ impl Brain {
             copying.copies += 1;
             return;
         }
-        // It lacks what the change depends on: it gets all the document's changes.
+        // It lacks what the change depends on: it gets all the document's changes, once.
+        if copying.sent_all.contains(&from) {
+            copying.asked.retain(|peer| *peer != from);
+            return;
+        }
+        copying.sent_all.push(from);
         let changes = self.readings.changes.get(&copying.app).map_or(&[][..], Vec::as_slice);
-        let records = changes.iter().filter_map(|(owner, key)| self.ledger.get(owner, key)).cloned().collect();
+        let records: Vec<Arc<Stored>> =
+            changes.iter().filter_map(|(owner, key)| self.ledger.get(owner, key)).cloned().collect();
+        if records.iter().map(|one| one.record.size()).sum::<usize>() > COPY_BYTES_MAX {
+            // Too long a history for one message: anti-entropy brings it.
+            return self.spread.compare_with(from);
+        }
         self.send(from, Message::Keep { token, records });
     }
 
@@ -405,7 +428,7 @@ impl Brain {
     fn chain_of(&self, peer: &PeerId) -> Option<Vec<Arc<Stored>>> {
         let mut chain = Vec::new();
         let mut peer = *peer;
-        loop {
+        for _ in 0..=self.readings.admissions.len() {
             let (by, _) = self.readings.admissions.get(&peer)?;
             let key = crate::ledger::record::RecordKey { kind: Kind::ADMISSION, id: peer.hex().into() };
             chain.push(self.ledger.get(by, &key)?.clone());
@@ -415,5 +438,6 @@ impl Brain {
             }
             peer = *by;
         }
+        None
     }
 }

@@ -10,13 +10,15 @@ use super::Brain;
 use crate::effect::{Bad, Effect, StoreOp};
 use crate::event::Now;
 use crate::ids::PeerId;
-use crate::ledger::record::{Frame, Kind, Signature, Stored};
+use crate::ledger::record::{Entry, Frame, Kind, Signature, Stored, VALUE_BYTES_MAX};
 use crate::ledger::replica::{EXCHANGE_BYTES_MAX, Taken};
 use crate::model::Vitals;
 use crate::wire::{Message, Records, SignedVitals};
 
 /// Anti-entropy with one random peer, this often on average, ms.
 const COMPARE_MS: u64 = 10_000;
+/// One peer is compared with at most this often, ms.
+const COMPARE_AGAIN_MS: u64 = 250;
 /// Vitals are made at most this often, ms; in large clusters less, see [`VITALS_MS_PER_PEER`].
 const VITALS_MS: u64 = 2_000;
 /// Vitals of N peers are made every N × this, ms.
@@ -25,6 +27,8 @@ const VITALS_MS_PER_PEER: u64 = 20;
 const PULL_AGAIN_MS: u64 = 300;
 /// A tombstone is forgotten after this, ms.
 const TOMBSTONE_MS: u64 = 3_600_000;
+/// How many vitals go with an anti-entropy exchange.
+const VITALS_EXCHANGED: usize = 64;
 /// The most vitals in one message.
 const VITALS_MAX: usize = 256;
 
@@ -46,6 +50,10 @@ pub(super) struct Spread {
     tombstones: std::collections::VecDeque<(u64, PeerId, crate::ledger::record::RecordKey, u64)>,
     /// What is being made durable for others: own token to (asker, its token, applicable).
     keeping: BTreeMap<u64, (PeerId, u64, bool)>,
+    /// By owner, the last frame with a record apart that was handed on.
+    apart: BTreeMap<PeerId, u64>,
+    /// When each peer was last compared with.
+    compared: BTreeMap<PeerId, u64>,
     next_token: u64,
 }
 
@@ -62,13 +70,25 @@ impl Spread {
             compare: BTreeSet::new(),
             tombstones: Default::default(),
             keeping: BTreeMap::new(),
+            apart: BTreeMap::new(),
+            compared: BTreeMap::new(),
             next_token: 1,
         }
     }
 
     pub(super) fn deadline(&self) -> u64 {
         let oldest = self.tombstones.front().map_or(u64::MAX, |(seen, ..)| seen + TOMBSTONE_MS);
-        self.compare_ms.min(self.vitals_ms).min(oldest)
+        let compare = self.compare.iter().map(|peer| self.comparable_ms(peer)).min().unwrap_or(u64::MAX);
+        self.compare_ms.min(self.vitals_ms).min(oldest).min(compare)
+    }
+
+    /// When a peer may be compared with again.
+    fn comparable_ms(&self, peer: &PeerId) -> u64 {
+        self.compared.get(peer).map_or(0, |last| last + COMPARE_AGAIN_MS)
+    }
+
+    fn comparable(&self, now_ms: u64) -> impl Iterator<Item = PeerId> {
+        self.compare.iter().filter(move |peer| self.comparable_ms(peer) <= now_ms).copied()
     }
 
     pub(super) fn links(&self) -> &BTreeSet<PeerId> {
@@ -87,10 +107,7 @@ impl Brain {
         if up {
             self.spread.links.insert(peer);
             self.spread.compare_with(peer);
-            let known: Vec<_> = self.readings.vitals.values().take(VITALS_MAX).cloned().collect();
-            if !known.is_empty() {
-                self.send(peer, Message::Vitals(known));
-            }
+            self.spread.compared.remove(&peer);
         } else {
             self.spread.links.remove(&peer);
         }
@@ -141,9 +158,13 @@ impl Brain {
                 self.spread.compare_with(peer);
             }
         }
-        let sum = if self.spread.compare.is_empty() { 0 } else { self.ledger.sum() };
-        for peer in std::mem::take(&mut self.spread.compare) {
+        let due: Vec<PeerId> = self.spread.comparable(self.now.ms).collect();
+        let sum = if due.is_empty() { 0 } else { self.ledger.sum() };
+        for peer in due {
+            self.spread.compare.remove(&peer);
+            self.spread.compared.insert(peer, self.now.ms);
             self.send(peer, Message::Compare { sum });
+            self.send_vitals(peer);
         }
         if self.spread.vitals_ms <= self.now.ms {
             let members = self.members.live_count() as u64;
@@ -167,7 +188,8 @@ impl Brain {
     }
 
     fn take_frame(&mut self, from: PeerId, frame: &Arc<Frame>) {
-        if !frame.is_sound() {
+        let too_large = |entry: &Entry| matches!(entry, Entry::Whole(record) if record.size() > VALUE_BYTES_MAX);
+        if !frame.is_sound() || frame.entries.iter().any(too_large) {
             return self.report(Some(from), Bad::Malformed);
         }
         if frame.owner == self.me {
@@ -181,7 +203,15 @@ impl Brain {
             return;
         }
         let taken = self.ledger.take_frame(frame);
-        self.push(frame, &from);
+        // A frame that brings a record, or the first word of one that travels apart, is handed on.
+        let apart = self.spread.apart.get(&frame.owner).copied().unwrap_or(0) < frame.last()
+            && frame.entries.iter().any(|entry| matches!(entry, Entry::Apart(_)));
+        if apart {
+            self.spread.apart.insert(frame.owner, frame.last());
+        }
+        if apart || !taken.news.is_empty() {
+            self.push(frame, &from);
+        }
         let gap = taken.gap;
         self.digest_taken(&frame.owner, taken, Some(from));
         if gap {
@@ -193,7 +223,8 @@ impl Brain {
         if answer.owner == self.me {
             return self.heard_of_own(answer.records.iter().map(|one| one.record.seq).max().unwrap_or(0));
         }
-        if answer.through < answer.after || answer.records.iter().any(|one| one.record.owner != answer.owner) {
+        let unfit = |one: &Arc<Stored>| one.record.owner != answer.owner || one.record.size() > VALUE_BYTES_MAX;
+        if answer.through < answer.after || answer.records.iter().any(unfit) {
             return self.report(Some(from), Bad::Malformed);
         }
         if !self.ledger.is_admitted(&answer.owner) {
@@ -220,7 +251,8 @@ impl Brain {
             self.heard_of_own(one.record.seq);
             return false;
         }
-        if !self.ledger.is_admitted(&owner) || !self.ledger.take_alone(one) {
+        let fits = one.record.size() <= VALUE_BYTES_MAX;
+        if !fits || !self.ledger.is_admitted(&owner) || !self.ledger.take_alone(one) {
             return false;
         }
         self.digest_taken(&owner, Taken { news: vec![one.clone()], ..Taken::default() }, None);
@@ -229,11 +261,11 @@ impl Brain {
 
     /// What was taken goes to disk and is read.
     fn digest_taken(&mut self, owner: &PeerId, taken: Taken, from: Option<PeerId>) {
-        self.store.extend(taken.news.iter().cloned().map(StoreOp::Put));
         for key in taken.dropped {
             self.store.push(StoreOp::Delete { owner: *owner, key: key.clone() });
             self.read(*owner, &key, None, from);
         }
+        self.store.extend(taken.news.iter().cloned().map(StoreOp::Put));
         for one in taken.news {
             if one.record.value.is_none() {
                 self.spread.tombstones.push_back((self.now.ms, *owner, one.record.key.clone(), one.record.seq));
@@ -265,7 +297,10 @@ impl Brain {
         let mut pull = Vec::new();
         for (owner, complete) in theirs {
             if *owner == self.me {
-                self.heard_of_own(*complete);
+                // A number alone proves nothing: the record itself would.
+                if *complete > self.writer.last() {
+                    pull.push((self.me, self.writer.last()));
+                }
                 continue;
             }
             let held = self.ledger.owner(owner).filter(|held| held.admitted).map(|held| held.complete);
@@ -328,6 +363,17 @@ impl Brain {
     pub(super) fn stored(&mut self, token: u64) {
         if let Some((to, token, applicable)) = self.spread.keeping.remove(&token) {
             self.send(to, Message::Kept { token, applicable });
+        }
+    }
+
+    /// The newest vitals of some, beside every anti-entropy exchange.
+    fn send_vitals(&mut self, peer: PeerId) {
+        let known = self.readings.vitals.len();
+        let skip = if known > VITALS_EXCHANGED { self.rng.next_u64() as usize % known } else { 0 };
+        let some: Vec<_> =
+            self.readings.vitals.values().cycle().skip(skip).take(VITALS_EXCHANGED.min(known)).cloned().collect();
+        if !some.is_empty() {
+            self.send(peer, Message::Vitals(some));
         }
     }
 

@@ -144,6 +144,10 @@ impl Brain {
             for app in apps {
                 self.settle_rank(&app);
             }
+            // A machine that came, went or was given up changes what is to be done.
+            for tended in self.stewards.tended.values_mut() {
+                tended.look_ms = Some(self.now.ms);
+            }
         }
         for app in std::mem::take(&mut self.touched) {
             if self.settle_rank(&app)
@@ -329,11 +333,10 @@ impl Brain {
             outcomes.clear();
         }
         let mut missing = plan.missing;
+        let in_auction = self.stewards.auctions.values().any(|a| a.app == *app && a.service == service);
         match tended.waiting.get(service) {
-            _ if missing.is_empty() => {
-                if !self.stewards.auctions.values().any(|a| a.app == *app && a.service == service) {
-                    tended.waiting.remove(service);
-                }
+            _ if missing.is_empty() && !in_auction => {
+                tended.waiting.remove(service);
             }
             Some(waiting) if now < waiting.again_ms => {
                 look_by(waiting.again_ms);

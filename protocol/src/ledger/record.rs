@@ -14,7 +14,7 @@ use crate::wire;
 
 /// The most bytes of records in one frame.
 pub const FRAME_BYTES_MAX: usize = 16 << 10;
-/// The most bytes of one record's value.
+/// The most bytes of one record.
 pub const VALUE_BYTES_MAX: usize = 256 << 10;
 /// The most records in one frame.
 pub const FRAME_RECORDS_MAX: usize = 256;

@@ -43,10 +43,11 @@ pub struct Mine {
 
 /// A solicitation that waits for room that is only reserved.
 #[derive(Clone, Debug)]
-struct Waiting {
-    steward: PeerId,
-    solicit: Arc<Solicit>,
-    until_ms: u64,
+pub struct Waiting {
+    pub steward: PeerId,
+    pub solicit: Arc<Solicit>,
+    /// Declined when this has passed: monotonic, ms.
+    pub until_ms: u64,
 }
 
 /// What to answer a solicitation.
@@ -84,6 +85,7 @@ impl Bidder {
         now_ms: u64,
         steward: PeerId,
         solicit: &Arc<Solicit>,
+        until_ms: u64,
         images: Images<'_>,
         bid: BidId,
     ) -> Answer {
@@ -109,7 +111,6 @@ impl Bidder {
             return Answer::Bid(self.bid(solicit, bid, count, images));
         }
         if self.capacity.copies(&self.used, &solicit.need, 1) > 0 && self.waiting.len() < WAITING_MAX {
-            let until_ms = now_ms + solicit.deadline_ms;
             self.waiting.push_back(Waiting { steward, solicit: solicit.clone(), until_ms });
             return Answer::Later;
         }
@@ -143,7 +144,7 @@ impl Bidder {
     }
 
     /// A steward needs its reservation no more; solicitations that can be looked at again.
-    pub fn released(&mut self, bid: &BidId) -> Vec<(PeerId, Arc<Solicit>)> {
+    pub fn released(&mut self, bid: &BidId) -> Vec<Waiting> {
         if self.reservations.remove(bid).is_none() {
             return Vec::new();
         }
@@ -152,8 +153,8 @@ impl Bidder {
     }
 
     /// Solicitations that waited: whoever calls this asks [`Bidder::solicited`] for each again.
-    pub fn look_again(&mut self) -> Vec<(PeerId, Arc<Solicit>)> {
-        self.waiting.drain(..).map(|waiting| (waiting.steward, waiting.solicit)).collect()
+    pub fn look_again(&mut self) -> Vec<Waiting> {
+        self.waiting.drain(..).collect()
     }
 
     /// Lets what is overdue go: reservations, and waiting solicitations with their refusals.
@@ -243,7 +244,10 @@ impl Bidder {
             let host = match port.host {
                 Some(host) => host,
                 None => candidates.find(|number| {
-                    !taken.contains(number) && !fixed.contains(number) && self.used.get(&Resources::port(*number)) == 0
+                    !taken.contains(number) && !fixed.contains(number) && {
+                        let port = Resources::port(*number);
+                        self.used.get(&port) + self.reserved.get(&port) == 0
+                    }
                 })?,
             };
             taken.insert(host);
@@ -295,7 +299,7 @@ mod tests {
 
     fn ask(bidder: &mut Bidder, now_ms: u64, auction: u64, count: u32) -> Answer {
         let images = Images { known: true, present: true, name: "host" };
-        bidder.solicited(now_ms, STEWARD, &solicit(auction, count), images, BidId([auction as u8; 16]))
+        bidder.solicited(now_ms, STEWARD, &solicit(auction, count), now_ms + 150, images, BidId([auction as u8; 16]))
     }
 
     #[test]
