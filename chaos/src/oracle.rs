@@ -205,13 +205,13 @@ impl Oracle {
     }
 }
 
-/// The machines whose disks hold a change, whoever wrote it.
+/// The machines whose disks hold a change, or held it until they died, whoever wrote it.
 pub fn holders(world: &World, change: ChangeId) -> Vec<usize> {
     let key = RecordKey { kind: Kind::CHANGE, id: change.hex().into() };
     let holds = |machine: &Machine| {
         world.machines.iter().any(|owner| machine.disk.records.contains_key(&(owner.id, key.clone())))
     };
-    (0..world.machines.len()).filter(|at| !world.machines[*at].dead && holds(&world.machines[*at])).collect()
+    (0..world.machines.len()).filter(|at| holds(&world.machines[*at])).collect()
 }
 
 #[cfg(test)]

@@ -86,8 +86,7 @@ impl Doors {
     ) -> tokio::sync::oneshot::Receiver<Ended> {
         let (ended, has_ended) = tokio::sync::oneshot::channel();
         let (done, done_in) = mpsc::unbounded_channel();
-        let sign = ports.sign.clone();
-        let writer = store.start(Box::new(move |bytes| sign(bytes)), done);
+        let writer = store.start(ports.sign.clone(), done);
         let inside = self.inside;
         std::thread::Builder::new()
             .name("brain".into())

@@ -5,12 +5,15 @@ use rialto_protocol::event::Request;
 use rialto_protocol::{Brain, Now};
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// A look at the brain as it stands.
+pub type Look = Box<dyn FnOnce(&Brain, Now) + Send>;
+
 /// What comes in by the door that is not the mesh's or the executor's.
 pub enum Ask {
     /// To be answered by the brain, perhaps much later.
     Request(Request, oneshot::Sender<Result<Reply, Refusal>>),
     /// To be read from the brain as it stands.
-    Read(Box<dyn FnOnce(&Brain, Now) + Send>),
+    Read(Look),
 }
 
 /// A cheap, cloneable door to the brain's thread.

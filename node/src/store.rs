@@ -12,6 +12,7 @@ mod tables;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::{Builder, Database};
 use rialto_protocol::Restored;
@@ -25,7 +26,7 @@ pub use writer::Writer;
 const CACHE_BYTES: usize = 2 << 20;
 
 /// Makes this peer's signature over 32 bytes.
-pub type Sign = Box<dyn Fn(&[u8; 32]) -> Signature + Send>;
+pub type Sign = Arc<dyn Fn(&[u8; 32]) -> Signature + Send + Sync>;
 
 /// Why a ledger could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -16,6 +16,9 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 use town::{BLOB, Corridor, TOKEN, Town, call, call_with, digest_of};
 
+/// A method, a path and a body; the status, code and place that come of it.
+type Wrong = (&'static str, &'static str, String, u16, ErrorCode, Option<&'static str>);
+
 const CHANGE: &str = "00112233445566778899aabbccddeeff";
 
 fn deploy_body() -> Value {
@@ -62,7 +65,7 @@ async fn wrong_requests_are_refused_with_what_is_wrong() {
         body.to_string()
     };
     let too_large = format!("{{\"change\": \"{}\"}}", "x".repeat(api_body_max()));
-    let cases: Vec<(&str, &str, String, u16, ErrorCode, Option<&str>)> = vec![
+    let cases: Vec<Wrong> = vec![
         ("GET", "/", String::new(), 404, ErrorCode::NotFound, Some("path")),
         ("GET", "/v1", String::new(), 404, ErrorCode::NotFound, Some("path")),
         ("GET", "/v2/status", String::new(), 404, ErrorCode::NotFound, Some("path")),
@@ -224,7 +227,8 @@ async fn the_socket_needs_no_token_and_tcp_does() {
     assert_eq!(status, 200);
     let host = address.to_string();
     let bearer = format!("Bearer {TOKEN}");
-    let cases: [(&str, Vec<(&str, &str)>, u16); 6] = [
+    type Headers<'a> = Vec<(&'a str, &'a str)>;
+    let cases: [(&str, Headers, u16); 6] = [
         ("/v1/healthz", vec![("host", &host)], 200),
         ("/v1/machines", vec![("host", &host)], 401),
         ("/v1/nosuch", vec![("host", &host)], 401),

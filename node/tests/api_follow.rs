@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
+use rialto_protocol::event::Request;
 use rialto_protocol::ids::ChangeId;
 use serde_json::{Value, json};
 use town::village::{Peer, Roads};
@@ -94,6 +95,10 @@ async fn what_cannot_start_or_fit_is_told() {
     let peer = Peer::found(&Roads::default(), 4).await;
     let town = Town::of_peer(&peer);
     let body = json!({"app": "job", "change": change(), "spec": service("broken", &[], "no", 1)});
+    let (status, answer) = town.send("POST", "/v1/runs?follow=true", body.to_string()).await;
+    assert_eq!((status, &answer["where"]), (422, &json!("spec.services.web.image")), "{answer}");
+    let image = Request::Image { name: "broken:latest".into(), digest: "sha256:00".into(), bytes: 1, present: true };
+    peer.handle.request(image).await.unwrap();
     let lines = rest(town.lines_of("POST", "/v1/runs?follow=true", body.to_string()).await).await;
     let last = &lines.last().unwrap()["state"];
     assert_eq!((&last["state"], &last["reason"]), (&json!("failed"), &json!("no such image")), "{lines:?}");
@@ -161,6 +166,19 @@ async fn only_the_machine_itself_can_say_that_it_drains() {
     assert_eq!(town.send("POST", "/v1/machines/m2/undrain", String::new()).await.0, 200);
     second.roads.lose(&second.id);
     assert_eq!(town.send("POST", "/v1/machines/m2/drain", String::new()).await.0, 502);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_does_not_wait_for_a_dead_machine() {
+    let (town, _there, _first, second) = two(0).await;
+    let body = json!({"change": change(), "spec": service("host", &["wait"], "always", 1)});
+    assert_eq!(town.send("PUT", "/v1/apps/shop", body.to_string()).await.0, 200);
+    assert_eq!(town.get("/v1/apps/shop/wait?until=running&timeout_ms=5000").await.0, 200);
+    second.roads.lose(&second.id);
+    let scale = json!({"change": change(), "replicas": 0});
+    assert_eq!(town.send("POST", "/v1/apps/shop/scale", scale.to_string()).await.0, 200);
+    let (status, answer) = town.get("/v1/apps/shop/wait?until=finished&timeout_ms=20000").await;
+    assert_eq!((status, &answer["tasks"][0]["lost"]), (200, &json!(true)), "{answer}");
 }
 
 /// Not a bound that a busy machine could break: what it takes is printed, and that it is no long poll.

@@ -62,9 +62,12 @@ fn lists_and_addresses() {
     assert_eq!((config.minority_hold_ms, config.stop_tasks), (None, true));
 }
 
+/// Flags, variables, a file, and words that the error must have.
+type Mistake = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
+
 #[test]
 fn every_mistake_is_named() {
-    let table: &[(&str, &[(&str, &str)], &str, &[&str])] = &[
+    let table: &[Mistake] = &[
         ("--memory lots", &[], "", &["--memory", "lots", "16GiB"]),
         ("--listen 7400", &[], "", &["--listen", "7400"]),
         ("--advertise 0.0.0.0", &[], "", &["--advertise", "no address"]),

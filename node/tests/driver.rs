@@ -134,7 +134,9 @@ impl Life {
         tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap_or_else(|_| panic!("never {state}"));
     }
 
+    /// Ends it, once everything that it knows is on disk: a change of nothing is answered then.
     async fn end(self) {
+        assert_eq!(self.handle.request(Request::Drain { on: false }).await, Ok(Reply::Done));
         self.stop.cancel();
         assert!(matches!(self.ended.await, Ok(Ended::Stopped)));
     }

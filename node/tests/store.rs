@@ -29,7 +29,7 @@ fn stored(owner: PeerId, seq: u64, id: &str) -> Arc<Stored> {
 fn start(store: Store) -> (rialto_node::store::Writer, mpsc::UnboundedReceiver<Done>) {
     let (done, words) = mpsc::unbounded_channel();
     let sign = |bytes: &[u8; 32]| Signature(std::array::from_fn(|n| bytes[n % 32]));
-    (store.start(Box::new(sign), done), words)
+    (store.start(Arc::new(sign), done), words)
 }
 
 #[test]

@@ -25,7 +25,7 @@ struct Args {
     /// How many machines.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     peers: u16,
-    /// A story instead of what the seed draws: calm, rack, rolling-restart, six-of-ten, split, two-of-three.
+    /// A story instead of what the seed draws: calm, last-words, rack, rolling-restart, six-of-ten, split, two-of-three.
     #[arg(long)]
     scenario: Option<String>,
     /// Prints everything that happens.

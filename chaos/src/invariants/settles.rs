@@ -81,7 +81,8 @@ fn beliefs(world: &World, up: &[usize]) -> Vec<String> {
             found.push(format!("m{at} sees {seen} members of {}", up.len()));
         }
         let apps = wanted(&view);
-        let rows: Vec<_> = view.tasks(&TaskFilter::default()).into_iter().filter_map(live).collect();
+        let mut rows: Vec<_> = view.tasks(&TaskFilter::default()).into_iter().filter_map(live).collect();
+        rows.sort();
         match &reference {
             None => reference = Some((apps, rows)),
             Some((first_apps, first_rows)) => {

@@ -83,7 +83,7 @@ pub fn run(settings: &Settings) -> Outcome {
     // People want no more than what is left when most is gone can give.
     let killed = |step: &Step| if let Step::Crash { machines, .. } = step { machines.len() } else { 0 };
     let gone = match scenario {
-        Some(_) => plan.steps.iter().map(|(_, step)| killed(step)).max().unwrap_or(0),
+        Some(_) => plan.steps.iter().map(|(_, step)| killed(step)).max().unwrap_or(0).max(plan.doomed.len()),
         None => plan.doomed.len(),
     };
     let work = Workload::new(*seed, *machines, (*machines - gone).max(1));

@@ -40,6 +40,10 @@ pub enum What {
         count: Option<usize>,
         rack: Option<usize>,
     },
+    /// So many machines lose power at once and never come back.
+    Die {
+        count: usize,
+    },
     /// Everything that is off is switched on.
     StartAll {},
     /// One after the other says that it goes, goes, and is back after `back_s`.
@@ -78,8 +82,9 @@ pub enum ScenarioError {
     Unreadable(String, toml::de::Error),
 }
 
-const SCENARIOS: [(&str, &str); 6] = [
+const SCENARIOS: [(&str, &str); 7] = [
     ("calm", include_str!("../../scenarios/calm.toml")),
+    ("last-words", include_str!("../../scenarios/last-words.toml")),
     ("rack", include_str!("../../scenarios/rack.toml")),
     ("rolling-restart", include_str!("../../scenarios/rolling-restart.toml")),
     ("six-of-ten", include_str!("../../scenarios/six-of-ten.toml")),
@@ -124,6 +129,12 @@ impl What {
                     None => dice.sample(machines, count.unwrap_or(1)),
                 };
                 step(at, Step::Crash { machines: killed, power: true });
+            }
+            What::Die { count } => {
+                for machine in dice.sample(machines, *count) {
+                    step(at, Step::Die { machine });
+                    plan.doomed.push(machine);
+                }
             }
             What::StartAll {} => step(at, Step::Start { machines: (0..machines).collect() }),
             What::Roll { gap_s, back_s } => {

@@ -4,6 +4,8 @@ use axum::Json;
 use rialto_protocol::api::{Answer, App, Apps, Changed, DeployBody, ErrorCode, ScaleBody, Tasks};
 use rialto_protocol::effect::Reply;
 use rialto_protocol::event::Request;
+use rialto_protocol::model::AppSpec;
+use rialto_protocol::view::View;
 use serde::Deserialize;
 
 use super::check::{check_app_name, check_replicas, check_service_name, check_spec};
@@ -13,6 +15,9 @@ use super::problem::Problem;
 use super::progress::{Target, is_finished, is_running};
 use super::tasks::{Until, wait as wait_for};
 use super::{Api, Shared};
+
+/// The machine's own programs: an image that is everywhere.
+const HOST: &str = "host";
 
 pub async fn list(api: Shared, identity: Identity) -> Result<Json<Answer<Apps>>, Problem> {
     identity.may(Verb::Look)?;
@@ -91,12 +96,12 @@ pub async fn wait(
 ) -> Result<Json<Answer<Tasks>>, Problem> {
     identity.may(Verb::Look)?;
     let asked = app.clone();
-    let short = api.handle.read(move |brain, now| {
+    let never = api.handle.read(move |brain, now| {
         let view = brain.view(now);
-        view.app(&asked).and_then(|app| view.unplaceable(&app.spec))
+        view.app(&asked).and_then(|app| never(view, &app.spec))
     });
-    if let Some(short) = short.await.ok_or_else(Problem::going_down)? {
-        return Err(unplaceable(&short));
+    if let Some(problem) = never.await.ok_or_else(Problem::going_down)? {
+        return Err(problem);
     }
     let target = Target::of(&app);
     let found = wait_for(&api, &app, options.timeout_ms, |seen| {
@@ -111,11 +116,26 @@ pub async fn wait(
     api.answer(move |view| Ok(Tasks { tasks, remarks: view.remarks() })).await
 }
 
-/// The refusal of what no known machine could ever hold.
-pub fn unplaceable(short: &str) -> Problem {
-    Problem::new(ErrorCode::Unplaceable, format!("no machine could ever hold it: {short}"))
-        .at("spec")
-        .hint("ask for less, or add a machine that has it")
+/// Why an app could never run on the machines that are known, should that be so.
+pub fn never(view: View<'_>, spec: &AppSpec) -> Option<Problem> {
+    if let Some(short) = view.unplaceable(spec) {
+        let problem = Problem::new(ErrorCode::Unplaceable, format!("no machine could ever hold it: {short}"));
+        return Some(problem.at("spec").hint("ask for less, or add a machine that has it"));
+    }
+    let images = view.images();
+    let is_there = |image: &str| image == HOST || images.iter().any(|row| is_same_image(&row.name, image));
+    let missing = spec.services.iter().find(|(_, service)| !is_there(&service.image));
+    missing.map(|(name, service)| {
+        Problem::new(ErrorCode::Unplaceable, format!("no machine has the image {}", service.image))
+            .at(format!("spec.services.{name}.image"))
+            .hint("bring it in with `rialto image import`")
+    })
+}
+
+/// `web` and `web:latest` are one image.
+fn is_same_image(one: &str, other: &str) -> bool {
+    let (one, other) = (one.strip_suffix(":latest").unwrap_or(one), other.strip_suffix(":latest").unwrap_or(other));
+    one == other
 }
 
 fn no_such_app(name: &str) -> Problem {

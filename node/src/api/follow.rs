@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures::StreamExt;
-use rialto_protocol::api::{LogLine, TaskRow};
+use rialto_protocol::api::{ErrorCode, LogLine, TaskRow};
 use rialto_protocol::ids::ClaimId;
 use rialto_protocol::view::ClaimAt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -100,7 +100,8 @@ pub async fn follow(api: Arc<Api>, what: Follow, mut watching: Watching, lines: 
         if deployed.is_none() && printing.is_empty() && is_over(&target, seen) {
             let present = present(seen.rows.iter().filter(|row| target.means(row)));
             if states && present.is_empty() {
-                lines.fail(Problem::not_found(format!("{} is gone: its tasks were", target.app()))).await;
+                let message = format!("{} was removed before any of its tasks was placed", target.app());
+                lines.fail(Problem::new(ErrorCode::NotFound, message).at("app")).await;
             }
             return;
         }
@@ -180,7 +181,7 @@ impl Chosen {
             let newest = !begun || settled.insert(&claim.row.task);
             if !first {
                 fresh.push((claim.clone(), None));
-            } else if newest || !ended {
+            } else if newest || !ended && claim.reachable {
                 fresh.push((claim.clone(), self.tail));
             }
         }
@@ -250,6 +251,16 @@ mod tests {
         let mut chosen = Chosen::new(Target::of("shop.web.1"), None);
         let pair = [claim(1, 2, "running", true), claim(2, 2, "running", true), claim(3, 1, "exited", true)];
         assert_eq!(numbers(&mut chosen, &pair).len(), 2);
+    }
+
+    #[test]
+    fn a_lost_claim_is_read_only_while_nothing_has_taken_its_place() {
+        let lost = ClaimAt { reachable: false, ..claim(1, 1, "running", true) };
+        let next = |begun| claim(2, 2, if begun { "running" } else { "accepted" }, begun);
+        let mut chosen = Chosen::new(Target::of("shop"), None);
+        assert_eq!(numbers(&mut chosen, &[next(false), lost.clone()]).len(), 2);
+        let mut chosen = Chosen::new(Target::of("shop"), None);
+        assert_eq!(numbers(&mut chosen, &[next(true), lost]), [(2, None)]);
     }
 
     #[test]

@@ -59,10 +59,18 @@ pub fn present<'a>(rows: impl IntoIterator<Item = &'a TaskRow>) -> BTreeMap<&'a 
     slots
 }
 
+/// Whether the document wants the row's slot. A slot that is no number (an array's index, an instant) it does.
+pub fn is_wanted(row: &TaskRow, app: Option<&App>) -> bool {
+    let service = app.and_then(|app| app.spec.services.get(&row.service));
+    service.is_some_and(|service| {
+        service.replicas > 0 && row.slot.parse::<u32>().map_or(true, |slot| slot <= service.replicas)
+    })
+}
+
 /// Whether nothing more will come of the slot that this row shows.
 pub fn is_final(row: &TaskRow, app: Option<&App>) -> bool {
     let service = app.and_then(|app| app.spec.services.get(&row.service));
-    let Some(service) = service.filter(|service| is_wanted(service, &row.slot)) else {
+    let Some(service) = service.filter(|_| is_wanted(row, app)) else {
         return row.lost || has_ended(row);
     };
     row.lost
@@ -72,11 +80,6 @@ pub fn is_final(row: &TaskRow, app: Option<&App>) -> bool {
             // A machine stopped it while it is still wanted (it drains, or a rival won): it comes back elsewhere.
             _ => false,
         }
-}
-
-/// Whether the document wants this slot. A slot that is no number (an array's index, an instant) is.
-fn is_wanted(service: &ServiceSpec, slot: &str) -> bool {
-    service.replicas > 0 && slot.parse::<u32>().map_or(true, |slot| slot <= service.replicas)
 }
 
 /// Whether all tasks that are meant have come to their end, so that following them would show nothing more.

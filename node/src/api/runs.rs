@@ -7,7 +7,7 @@ use rialto_protocol::model::AppSpec;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::apps::unplaceable;
+use super::apps::never;
 use super::check::{check_app_name, check_spec};
 use super::extract::{Json, Options, change_id, switch};
 use super::follow::{Follow, Lines, follow, stream_of};
@@ -71,9 +71,9 @@ pub async fn run(
     Ok(stream_of(body))
 }
 
-/// Refuses what no known machine could ever hold.
+/// Refuses what could never run on the machines that are known.
 async fn check_placeable(api: &Api, spec: &AppSpec) -> Result<(), Problem> {
     let wanted = spec.clone();
-    let short = api.handle.read(move |brain, now| brain.view(now).unplaceable(&wanted)).await;
-    short.ok_or_else(Problem::going_down)?.map_or(Ok(()), |short| Err(unplaceable(&short)))
+    let never = api.handle.read(move |brain, now| never(brain.view(now), &wanted)).await;
+    never.ok_or_else(Problem::going_down)?.map_or(Ok(()), Err)
 }

@@ -4,7 +4,7 @@
 //! thousand waiting runs cost the brain one visit and not a thousand. Looks are numbered on the brain's thread: who
 //! begins to watch looks once by itself, and is never shown anything older than that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,7 @@ use rialto_protocol::view::{ClaimAt, TaskFilter, View};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use super::progress::{has_ended, is_wanted};
 use crate::handle::Handle;
 
 /// An app as the brain shows it.
@@ -36,8 +37,15 @@ impl Seen {
         // Attempts are counted anew in each generation; only the order of claims knows of those.
         let places: HashMap<String, usize> =
             claims.iter().enumerate().map(|(place, claim)| (claim.claim.hex(), place)).collect();
+        let app = view.app(app);
+        let absent: HashSet<String> =
+            claims.iter().filter(|claim| !claim.reachable).map(|claim| claim.claim.hex()).collect();
+        for row in rows.iter_mut().filter(|row| row.claim.as_ref().is_some_and(|claim| absent.contains(claim))) {
+            // Nobody waits for word of a task that nobody wants, from a machine that nobody hears.
+            row.lost |= !has_ended(row) && !is_wanted(row, app.as_ref());
+        }
         rows.sort_by_key(|row| row.claim.as_ref().and_then(|claim| places.get(claim)).copied().unwrap_or(usize::MAX));
-        Self { app: view.app(app), rows, claims, at }
+        Self { app, rows, claims, at }
     }
 
     fn shows_the_same(&self, other: &Seen) -> bool {

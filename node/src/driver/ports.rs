@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use rialto_protocol::ids::{ClaimId, PeerId};
-use rialto_protocol::ledger::record::Signature;
 use rialto_protocol::model::TaskSpec;
 use rialto_protocol::wire::Message;
 
 use super::counters::Counters;
 use crate::events::EventLog;
+use crate::store::Sign;
 
 /// The way to other peers. No call waits: what cannot be sent soon is dropped there, and counted.
 pub trait Network: Send {
@@ -28,7 +28,7 @@ pub trait Tasks: Send + Sync {
 pub struct Ports {
     pub me: PeerId,
     /// This peer's signature over 32 bytes.
-    pub sign: Arc<dyn Fn(&[u8; 32]) -> Signature + Send + Sync>,
+    pub sign: Sign,
     /// Whether every signature in a message is right.
     pub verify: Box<dyn Fn(&Message) -> bool + Send>,
     pub network: Box<dyn Network>,

@@ -29,7 +29,11 @@ impl Describe {
     /// `port` is the one that the mesh listens at.
     pub fn new(config: &Config, port: u16, executor: Executor) -> Self {
         let listen = SocketAddr::new(config.listen.ip(), port);
-        Self { config: config.clone(), listen, capacity: machine::capacity(config), executor }
+        let capacity = match executor {
+            Executor::None(_) => Resources::of(0, 0),
+            Executor::Container | Executor::Null => machine::capacity(config),
+        };
+        Self { config: config.clone(), listen, capacity, executor }
     }
 
     /// The description as of now: addresses come and go.

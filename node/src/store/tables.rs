@@ -90,8 +90,14 @@ impl<'t> Tables<'t> {
     pub fn apply(&mut self, op: &StoreOp) -> Result<(), redb::Error> {
         match op {
             StoreOp::Put(stored) => self.put(stored),
-            StoreOp::Delete { owner, key } => Ok(drop(self.records.remove(row_key(owner, key).as_slice())?)),
-            StoreOp::Owner { owner, complete, floor } => Ok(drop(self.owners.insert(&owner.0, (*complete, *floor))?)),
+            StoreOp::Delete { owner, key } => {
+                self.records.remove(row_key(owner, key).as_slice())?;
+                Ok(())
+            }
+            StoreOp::Owner { owner, complete, floor } => {
+                self.owners.insert(&owner.0, (*complete, *floor))?;
+                Ok(())
+            }
             StoreOp::Local(local) => self.local(local),
         }
     }

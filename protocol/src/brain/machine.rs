@@ -375,6 +375,12 @@ impl Brain {
             self.write_claim(&claim, Urgency::Now);
         }
         self.stewards.room_may_be_free();
+        self.refute_when_known();
+    }
+
+    /// Whether what the claims say of this machine's tasks is true: not right after a start.
+    pub(super) fn knows_its_tasks(&self) -> bool {
+        self.machine.found || self.bidder.claims.values().all(|mine| mine.claim.state.has_ended())
     }
 
     pub(super) fn measured(&mut self, load_millis: u64, images: Vec<String>) {

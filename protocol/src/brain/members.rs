@@ -79,15 +79,24 @@ impl Brain {
         self.note(word, name.clone(), format!("machine {name} is {word}"));
     }
 
-    /// Raises the own life: whoever held this machine for dead hears that it is not.
+    /// Raises the own life: whoever held this machine for dead hears that it is not. A machine that
+    /// has just started waits until it knows which of its tasks are gone: were it alive before, its
+    /// stale claims would win over the replacements that run.
     fn refute(&mut self, life: u64) {
+        self.refuting = Some(life);
+        self.refute_when_known();
+    }
+
+    pub(super) fn refute_when_known(&mut self) {
         let Some(mut machine) = self.readings.machines.get(&self.me).cloned() else { return };
-        if machine.life >= life {
+        if !self.knows_its_tasks() {
             return;
         }
-        machine.life = life;
-        machine.life_since = self.now.wall;
-        self.write_machine(machine);
+        if let Some(life) = self.refuting.take().filter(|life| machine.life < *life) {
+            machine.life = life;
+            machine.life_since = self.now.wall;
+            self.write_machine(machine);
+        }
     }
 
     /// A machine record was read: membership hears of it.

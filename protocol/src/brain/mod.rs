@@ -71,6 +71,8 @@ pub struct Brain {
     open: std::collections::VecDeque<AppId>,
     pub(crate) members: Membership,
     links: members::Links,
+    /// A life to be raised to, as soon as the machine knows its tasks.
+    refuting: Option<u64>,
     spread: spread::Spread,
     pub(crate) bidder: Bidder,
     machine: machine::Own,
@@ -78,6 +80,8 @@ pub struct Brain {
     requests: requests::Requests,
     /// Apps that a steward has to look at this turn.
     touched: BTreeSet<AppId>,
+    /// What is being read came by anti-entropy: what belongs to it may still be on its way.
+    syncing: bool,
     /// Apps that look different to people.
     changed: BTreeSet<AppId>,
     /// Machines look different to people.
@@ -122,6 +126,8 @@ impl Brain {
             open: Default::default(),
             members,
             links: members::Links::default(),
+            refuting: None,
+            syncing: false,
             spread,
             bidder: Bidder::default(),
             machine: machine::Own::default(),

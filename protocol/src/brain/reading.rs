@@ -183,7 +183,12 @@ impl Brain {
         }
         known.push((owner, key.clone()));
         match self.document(&change.app).apply(&change.bytes) {
-            Ok(true) => self.look_at(change.app),
+            Ok(true) => {
+                if self.syncing {
+                    self.stewards.not_new(&change.app);
+                }
+                self.look_at(change.app);
+            }
             Ok(false) => {}
             Err(DocumentError::Unreadable(_) | DocumentError::Inapplicable(_)) => {
                 self.report(Some(owner), Bad::Inapplicable);

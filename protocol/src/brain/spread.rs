@@ -232,7 +232,9 @@ impl Brain {
         }
         let taken = self.ledger.take_records(answer);
         let gap = taken.gap;
+        self.syncing = true;
         self.digest_taken(&answer.owner, taken, Some(from));
+        self.syncing = false;
         if gap {
             self.pull_gap(from, answer.owner);
         }

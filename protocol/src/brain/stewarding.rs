@@ -67,6 +67,8 @@ pub(crate) struct Stewards {
     eligible_until: u64,
     sweep_ms: u64,
     room_free: bool,
+    /// Apps that came by anti-entropy this turn: their claims may still be on their way.
+    old: BTreeSet<AppId>,
 }
 
 /// One app under this peer's care.
@@ -109,12 +111,18 @@ impl Stewards {
             eligible_until: now.ms,
             sweep_ms: now.ms + SWEEP_MS,
             room_free: false,
+            old: BTreeSet::new(),
         }
     }
 
     /// Machines came, went or changed.
     pub(super) fn members_changed(&mut self) {
         self.eligible_stale = true;
+    }
+
+    /// An app that came by anti-entropy: others may have placed it long ago.
+    pub(super) fn not_new(&mut self, app: &AppId) {
+        self.old.insert(app.clone());
     }
 
     /// What waits may fit now.
@@ -156,6 +164,7 @@ impl Brain {
                 tended.look_ms = Some(self.now.ms);
             }
         }
+        self.stewards.old.clear();
         self.decide_auctions();
         self.award_again();
         if std::mem::take(&mut self.stewards.room_free) {
@@ -236,7 +245,7 @@ impl Brain {
             return true;
         }
         let now = self.now.ms;
-        let has_claims = self.readings.claims.contains_key(app);
+        let has_claims = self.readings.claims.contains_key(app) || self.stewards.old.contains(app);
         let mut tended = Tended { look_ms: Some(now), ..Tended::default() };
         if has_claims {
             tended.settle_until = Some(now + SETTLE_MS);
