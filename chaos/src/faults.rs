@@ -43,6 +43,12 @@ pub enum Step {
         machine: usize,
         ms: u64,
     },
+    /// A machine that was not there before joins.
+    Join {
+        machine: usize,
+    },
+    /// The network is well again, and nobody is paused.
+    Calm,
     /// A survivor is asked for new work, which must run in time.
     Probe {
         within_ms: u64,
@@ -50,6 +56,10 @@ pub enum Step {
     /// All that is wanted must run among those that are up, by then.
     Demand {
         within_ms: u64,
+    },
+    /// From here on nobody may write a record, until `until_ms`.
+    Quiet {
+        until_ms: u64,
     },
     /// From here on no container may be started, until `until_ms`.
     Steady {
@@ -64,6 +74,8 @@ pub struct Plan {
     pub steps: Vec<(u64, Step)>,
     /// Machines that die in it and never come back.
     pub doomed: Vec<usize>,
+    /// Machines that join later, beyond those that found the cluster.
+    pub late: usize,
     /// How long the faults last, ms after the founding.
     pub faults_ms: u64,
     /// How long people go on asking for things, ms after the founding.
@@ -81,6 +93,7 @@ impl Plan {
         Self {
             steps: Vec::new(),
             doomed: Vec::new(),
+            late: 0,
             faults_ms,
             work_ms,
             clocks_ms: vec![0; machines],
@@ -122,8 +135,33 @@ impl Plan {
                 plan.steps.push((at, Step::Die { machine: doomed }));
             }
         }
+        if kinds.late {
+            plan.late = dice.between(1, 2) as usize;
+            for machine in machines..machines + plan.late {
+                plan.steps.push((dice.between(0, faults_ms), Step::Join { machine }));
+                plan.clocks_ms.push(dice.between(0, 60_000) as i64);
+            }
+        }
+        if kinds.solitude && machines > 1 {
+            plan.leave_few(machines, &mut dice);
+        }
         plan.steps.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// When the other faults are over most machines lose power, and those that are left go on.
+    fn leave_few(&mut self, machines: usize, dice: &mut Dice) {
+        let calm_ms = self.faults_ms;
+        let all = (0..machines).collect();
+        self.steps.push((calm_ms, Step::Calm));
+        self.steps.push((calm_ms, Step::Start { machines: all }));
+        let lost_ms = calm_ms + 40_000;
+        let mut able: Vec<usize> = dice.sample(machines, machines);
+        able.retain(|at| !self.doomed.contains(at));
+        let left = dice.between(1, (able.len() as u64 / 2).max(1)) as usize;
+        self.steps.push((lost_ms, Step::Crash { machines: able.split_off(left), power: true }));
+        self.steps.push((lost_ms + 500, Step::Probe { within_ms: 15_000 }));
+        self.faults_ms = lost_ms + 17_000;
     }
 
     fn draw_one(&mut self, kinds: &Kinds, at: u64, machines: usize, dice: &mut Dice) {
@@ -176,6 +214,8 @@ struct Kinds {
     pauses: bool,
     leaves: bool,
     deaths: bool,
+    late: bool,
+    solitude: bool,
     clocks: bool,
     short_hold: bool,
     failing: bool,
@@ -196,6 +236,8 @@ impl Kinds {
             pauses: on(0.3),
             leaves: on(0.3),
             deaths: on(0.3),
+            late: on(0.25),
+            solitude: on(0.2),
             clocks: on(0.5),
             short_hold: on(0.3),
             failing: on(0.2),

@@ -125,6 +125,11 @@ impl Workload {
         stays
     }
 
+    /// Whether a machine was ever asked to drain.
+    pub fn is_drained(&self, machine: usize) -> bool {
+        self.drained.contains_key(&machine)
+    }
+
     /// Asks a machine for one new task; the name of its app.
     pub fn probe(&mut self, world: &mut World, machine: usize) -> String {
         let mut service = service(1, &["true"]);

@@ -3,15 +3,12 @@
 //! A failing seed is printed as `SEED=n` with what broke; `SEED=n sim` or `sim --seeds n..n` replays
 //! it exactly, and with `--trace` tells the whole story.
 
-use std::cell::RefCell;
 use std::ops::RangeInclusive;
-use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use rialto_chaos::sim::{Outcome, Scenario, Settings, run};
+use rialto_chaos::sim::{Ran, Scenario, Settings, run_many};
 
 #[derive(Parser)]
 #[command(about = "Runs Rialto's brain in a virtual world, and breaks it", version)]
@@ -57,53 +54,25 @@ fn main() -> anyhow::Result<ExitCode> {
     if single {
         println!("SEED={}", seeds.start());
     }
-    // A panic is told with its seed, below.
-    panic::set_hook(Box::new(|info| LAST_PANIC.set(info.to_string())));
     let began = Instant::now();
-    let next = AtomicU64::new(*seeds.start());
-    let (failed, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let threads = if single { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > *seeds.end() {
-                        return;
-                    }
-                    over.fetch_or(seed == u64::MAX, Ordering::Relaxed);
-                    let settings =
-                        Settings { seed, machines, scenario: scenario.clone(), trace: args.trace, plant: None };
-                    let began = Instant::now();
-                    let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(&settings)));
-                    let took = began.elapsed().as_secs_f64();
-                    let fine = outcome.as_ref().is_ok_and(|outcome| outcome.violations.is_empty());
-                    failed.fetch_add(u64::from(!fine), Ordering::Relaxed);
-                    if !fine || single || args.verbose {
-                        tell(seed, single, &outcome.map_err(drop), took, args.broken);
-                    }
-                }
-            });
+    let settings = Settings { seed: 0, machines, scenario, trace: args.trace, plant: None };
+    let failed = run_many(seeds.clone(), &settings, |ran| {
+        if !ran.is_fine() || single || args.verbose {
+            tell(ran, single, args.broken);
         }
     });
-    let failed = failed.into_inner();
-    let count = seeds.end() - seeds.start() + 1;
+    let count = (seeds.end() - seeds.start()).saturating_add(1);
     eprintln!("{machines} machines, {:.1} s", began.elapsed().as_secs_f64());
     println!("seeds={count} failed={failed}");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-thread_local! {
-    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
 /// Prints what came of a seed, in one piece.
-fn tell(seed: u64, single: bool, outcome: &Result<Outcome, ()>, took: f64, broken_max: usize) {
-    let mut text = if single { String::new() } else { format!("SEED={seed}\n") };
-    match outcome {
-        Err(()) => {
-            text += &format!("  panicked: {}\n", LAST_PANIC.take());
-        }
+fn tell(ran: &Ran, single: bool, broken_max: usize) {
+    let mut text = if single { String::new() } else { format!("SEED={}\n", ran.seed) };
+    let took = ran.took.as_secs_f64();
+    match &ran.outcome {
+        Err(panic) => text += &format!("  panicked: {panic}\n"),
         Ok(outcome) => {
             let counts = &outcome.counts;
             let settled = outcome.settled_ms.map_or("never".into(), |ms| format!("after {:.1} s", ms as f64 / 1e3));

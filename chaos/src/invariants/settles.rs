@@ -30,6 +30,10 @@ pub fn unsettled_work(world: &World, drained: Option<usize>) -> Vec<String> {
     let Some(reader) = (0..world.machines.len()).find(|at| world.machines[*at].answers()) else {
         return vec!["nobody runs".into()];
     };
+    let absent = |at: &usize| !world.machines[*at].dead && !world.machines[*at].joined;
+    if let Some(at) = (0..world.machines.len()).find(absent) {
+        return vec![format!("m{at} has not joined")];
+    }
     let mut found = containers(world, reader);
     if let Some(at) = drained
         && !world.machines[at].executor.live.is_empty()

@@ -11,6 +11,7 @@ pub mod executor;
 mod joining;
 mod links;
 pub mod machine;
+pub mod many;
 mod narrate;
 pub mod network;
 mod perform;
@@ -21,6 +22,7 @@ pub mod trace;
 pub mod world;
 
 pub use dice::Dice;
+pub use many::{Ran, run_many};
 pub use run::{Outcome, Settings, run};
 pub use scenario::Scenario;
 pub use world::{Plant, World};

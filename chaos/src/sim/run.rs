@@ -55,6 +55,8 @@ pub struct Outcome {
 }
 
 struct Run {
+    /// How many machines there are from the beginning.
+    founders: usize,
     world: World,
     work: Workload,
     plan: Plan,
@@ -63,6 +65,8 @@ struct Run {
     demands: Vec<u64>,
     /// No container may be started before this time; how many had been.
     steady: Option<(u64, u64)>,
+    /// Nobody may write a record before this time; the numbers that all had reached.
+    quiet: Option<(u64, Vec<u64>)>,
     settled_ms: Option<u64>,
 }
 
@@ -73,12 +77,13 @@ pub fn run(settings: &Settings) -> Outcome {
         Some(scenario) => scenario.plan(*seed, *machines),
         None => Plan::draw(*seed, *machines),
     };
-    let mut world = World::new(*seed, *machines);
+    let mut world = World::new(*seed, *machines + plan.late);
     world.trace.print = *trace;
     world.plant = *plant;
     world.minority_hold_ms = Some(plan.minority_hold_ms);
     for (machine, offset) in world.machines.iter_mut().zip(&plan.clocks_ms) {
         machine.wall_offset_ms = *offset;
+        machine.executor.blind = *plant == Some(Plant::BlindExecutors);
     }
     // People want no more than what is left when most is gone can give.
     let killed = |step: &Step| if let Step::Crash { machines, .. } = step { machines.len() } else { 0 };
@@ -89,7 +94,9 @@ pub fn run(settings: &Settings) -> Outcome {
     let work = Workload::new(*seed, *machines, (*machines - gone).max(1));
     let dice = Dice::new(*seed, "run");
     let (probes, demands) = (Vec::new(), Vec::new());
-    let mut run = Run { world, work, plan, dice, probes, demands, steady: None, settled_ms: None };
+    let founders = *machines;
+    let mut run =
+        Run { founders, world, work, plan, dice, probes, demands, steady: None, quiet: None, settled_ms: None };
     if run.found() {
         run.break_things();
         if run.world.promises.is_kept() {
@@ -112,14 +119,14 @@ impl Run {
     /// Machine 0 founds a cluster and the others join; whether they all did.
     fn found(&mut self) -> bool {
         self.world.start(0);
-        for newcomer in 1..self.world.machines.len() {
+        for newcomer in 1..self.founders {
             let at_ms = self.world.now_ms() + self.dice.between(200, 3_000);
             self.world.join(newcomer, at_ms);
         }
         let until = self.world.now_ms() + FOUNDING_MS_MAX;
         while self.world.promises.is_kept() && self.world.now_ms() < until {
             self.world.run_until(self.world.now_ms() + LOOK_MS);
-            let all = self.world.machines.len();
+            let all = self.founders;
             let sees_all = |at: usize| {
                 let machine = &self.world.machines[at];
                 let now = machine.now(self.world.now_us);
@@ -188,8 +195,11 @@ impl Run {
             }
             Step::Start { machines } => machines.into_iter().for_each(|at| world.start(at)),
             Step::Pause { machine, ms } => world.pause(machine, ms),
+            Step::Join { machine } => world.join(machine, world.now_ms()),
+            Step::Calm => self.calm(),
             Step::Probe { within_ms } => self.probe(within_ms),
             Step::Demand { within_ms } => self.demands.push(self.world.now_ms() + within_ms),
+            Step::Quiet { until_ms } => self.quiet = Some((founded + until_ms, self.numbers())),
             Step::Steady { until_ms } => self.steady = Some((founded + until_ms, world.promises.history.count())),
         }
     }
@@ -230,15 +240,33 @@ impl Run {
                 self.steady = None;
             }
         }
+        if let Some((until, before)) = &self.quiet {
+            let after = self.numbers();
+            if let Some(at) = (0..after.len()).find(|at| before[*at] != after[*at]) {
+                let text = format!("m{at} wrote {} records though nothing happened", after[at] - before[at]);
+                self.world.promises.broken("P3", now, text);
+            } else if *until <= now {
+                self.quiet = None;
+            }
+        }
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        (0..self.world.machines.len()).map(|at| self.world.promises.owners.last(at)).collect()
+    }
+
+    /// The network is well, and nobody is paused.
+    fn calm(&mut self) {
+        self.world.network.weather = Weather::FAIR;
+        self.world.network.mend_all();
+        self.world.resume_all();
     }
 
     /// All faults are gone, and everything that is not dead runs.
     fn mend(&mut self) {
+        self.calm();
         let world = &mut self.world;
         world.trace.line(world.now_us, || "** all faults are gone".into());
-        world.network.weather = Weather::FAIR;
-        world.network.mend_all();
-        world.resume_all();
         for machine in 0..world.machines.len() {
             world.machines[machine].executor.failing = 0.0;
             world.start(machine);

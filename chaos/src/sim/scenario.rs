@@ -71,6 +71,9 @@ pub enum What {
     Steady {
         for_s: f64,
     },
+    Quiet {
+        for_s: f64,
+    },
 }
 
 /// Why there is no such story.
@@ -155,6 +158,7 @@ impl What {
             }
             What::Probe { within_s } => step(at, Step::Probe { within_ms: ms(*within_s) }),
             What::Demand { within_s } => step(at, Step::Demand { within_ms: ms(*within_s) }),
+            What::Quiet { for_s } => step(at, Step::Quiet { until_ms: at + ms(*for_s) }),
             What::Steady { for_s } => step(at, Step::Steady { until_ms: at + ms(*for_s) }),
         }
     }

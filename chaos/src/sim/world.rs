@@ -29,8 +29,8 @@ pub enum Plant {
     BoastRoom,
     /// Executors do not stop what they are told to stop.
     IgnoreStops,
-    /// Executors start again what has run already.
-    ForgetExits,
+    /// Executors do not find what earlier lives of the daemon left behind.
+    BlindExecutors,
 }
 
 /// One thing that is going to happen.
