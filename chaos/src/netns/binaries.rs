@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{LabError, Result, run_within};
@@ -20,6 +21,16 @@ impl Binaries {
     /// Those that were built with this program. Under `cargo test` they are brought up to date
     /// first, so that a test never meets yesterday's peer.
     pub fn find() -> Result<Self> {
+        // One at a time, and once is enough.
+        static FOUND: Mutex<Option<Binaries>> = Mutex::new(None);
+        let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*found {
+            Some(binaries) => Ok(binaries.clone()),
+            None => Ok(found.insert(Self::look()?).clone()),
+        }
+    }
+
+    fn look() -> Result<Self> {
         let me = std::env::current_exe().map_err(LabError::io("finding this program"))?;
         let beside = me.parent().unwrap_or(Path::new("."));
         // A test lies in a folder of its own, beneath the programs'.
