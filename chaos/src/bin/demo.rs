@@ -113,7 +113,7 @@ fn on_loopback(lab: &mut Lab, times: &mut Times) -> Result<()> {
         rows.iter().filter(lives).count() == 3
     })?;
     times.add("death of a peer → its task is replaced", began.elapsed(), Some(10.0));
-    show(lab.machine(1), &["ps"]).map(drop)
+    show(lab.machine(0), &["ps"]).map(drop)
 }
 
 /// Resolves the example by name at these machines, and fetches a page from each address.
@@ -172,7 +172,7 @@ impl Times {
 
     fn table(&self) -> Table {
         let mut table = Table::new();
-        table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(["", "took", "promised"]);
+        table.load_preset(comfy_table::presets::ASCII_MARKDOWN).set_header(["", "took", "promised"]);
         for (what, took, limit) in &self.0 {
             let took = match took.as_secs_f64() {
                 seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1000.0),

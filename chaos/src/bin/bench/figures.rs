@@ -35,7 +35,7 @@ impl Figures {
     /// Prints the table.
     pub fn print(&self) {
         let mut table = Table::new();
-        table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+        table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
         table.set_header(["", "median", "10 % … 90 %", "least … most", "n", "promised", ""]);
         for figure in &self.0 {
             let (promised, kept) = figure.promise();

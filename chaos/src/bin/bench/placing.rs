@@ -19,6 +19,8 @@ const IN_FLIGHT: usize = 32;
 /// Single runs that make one sample.
 const WINDOW: usize = 100;
 const LIMIT: Duration = Duration::from_secs(120);
+/// One single run, from its submission to its end.
+const RUN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Deploys `samples` apps of 2,000 tasks one after the other, then makes single runs, 32 in flight.
 pub fn measure(figures: &mut Figures, samples: usize) -> Result<()> {
@@ -87,7 +89,9 @@ async fn runs(clients: &[Arc<Client>], windows: usize) -> Result<Vec<f64>> {
                 if number >= total {
                     return anyhow::Ok(());
                 }
-                run(&client, number).await.with_context(|| format!("single run {number}"))?;
+                let run = tokio::time::timeout(RUN_LIMIT, run(&client, number));
+                let outcome = run.await.unwrap_or_else(|_| bail!("nobody told of its end within {RUN_LIMIT:?}"));
+                outcome.with_context(|| format!("single run {number}"))?;
                 ended.send(Instant::now()).await?;
             }
         });
@@ -95,15 +99,19 @@ async fn runs(clients: &[Arc<Client>], windows: usize) -> Result<Vec<f64>> {
     drop(ended);
     let mut rates = Vec::new();
     let mut done = 0;
-    while let Some(at) = ends.recv().await {
-        done += 1;
-        if done % WINDOW == 0 {
-            rates.push(WINDOW as f64 / at.duration_since(mark).as_secs_f64());
-            mark = at;
+    loop {
+        tokio::select! {
+            Some(at) = ends.recv() => {
+                done += 1;
+                if done % WINDOW == 0 {
+                    rates.push(WINDOW as f64 / at.duration_since(mark).as_secs_f64());
+                    mark = at;
+                }
+            }
+            // One that failed ends the bench: a rate of what is left would mean nothing.
+            Some(worker) = workers.join_next() => worker??,
+            else => break,
         }
-    }
-    while let Some(worker) = workers.join_next().await {
-        worker??;
     }
     ensure!(done == total, "{done} of {total} single runs ended");
     Ok(rates)
