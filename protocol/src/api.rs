@@ -106,6 +106,9 @@ pub struct TaskRow {
     /// Its machine was lost: it may have run, and will not again.
     #[serde(default)]
     pub lost: bool,
+    /// It runs an older revision than its app wants now.
+    #[serde(default)]
+    pub outdated: bool,
     /// The claim is durable since: RFC 3339.
     #[serde(default)]
     pub accepted_at: Option<String>,

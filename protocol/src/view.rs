@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{App, ImageRow, MachineRow, PortRow, Status, TaskRow};
-use crate::brain::Brain;
+use crate::brain::{Brain, NAMESPACE};
 use crate::event::Now;
 use crate::ids::{AppId, ClaimId, PeerId};
 use crate::ledger::Document;
@@ -74,16 +74,15 @@ impl View<'_> {
         let mut live = Vec::new();
         let mut finished: Vec<(u64, TaskRow)> = Vec::new();
         let mut shown: BTreeSet<(AppId, String, String)> = BTreeSet::new();
-        for entry in self.brain.readings.all_claims() {
+        for entry in self.claims_of(filter.app.as_deref()) {
             let task = &entry.claim.task;
             if !filter.takes(&task.app.name, &task.service, &task.slot) {
                 continue;
             }
-            let row = self.claim_row(entry);
             if entry.claim.state.has_ended() {
-                finished.push((entry.claim.ended_at.unwrap_or(0), row));
-            } else {
-                live.push(row);
+                finished.push((entry.claim.ended_at.unwrap_or(0), self.claim_row(entry)));
+            } else if self.brain.members.state(&entry.owner) <= State::Suspect {
+                live.push(self.claim_row(entry));
                 shown.insert((task.app.clone(), task.service.clone(), task.slot.clone()));
             }
         }
@@ -136,7 +135,9 @@ impl View<'_> {
     /// whose claim is shown says only that the task was lost.
     fn add_outcome(&self, app: &AppId, service: &str, outcome: &Outcome, finished: &mut Vec<(u64, TaskRow)>) {
         let task = format!("{}.{service}.{}", app.name, outcome.slot);
-        if finished.iter().any(|(_, row)| row.task == task && row.attempt == outcome.attempt) {
+        if let Some((_, row)) = finished.iter_mut().find(|(_, row)| row.task == task && row.attempt == outcome.attempt)
+        {
+            row.lost = outcome.lost;
             return;
         }
         let mut row = self.row(app, service, &outcome.slot);
@@ -167,12 +168,19 @@ impl View<'_> {
             reason: None,
             oom_killed: false,
             lost: false,
+            outdated: false,
             accepted_at: None,
             ended_at: None,
         }
     }
 
     fn pending_row(&self, app: &AppId, service: &str, slot: &str, reasons: &[String]) -> TaskRow {
+        let absent = self.brain.readings.slots(app, service).and_then(|slots| slots.get(slot));
+        let absent = absent.into_iter().flatten().filter_map(|entry| Some((self.absence(entry)?, entry.owner)));
+        let reasons: Vec<String> = absent
+            .map(|(why, owner)| format!("it ran on {}; {why}", self.brain.machine_name(&owner)))
+            .chain(reasons.iter().cloned())
+            .collect();
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         TaskRow { reason, ..self.row(app, service, slot) }
     }
@@ -197,10 +205,27 @@ impl View<'_> {
             claim: Some(claim.id.hex()),
             reason: claim.reason.clone().or_else(|| self.absence(entry)),
             oom_killed: claim.oom_killed,
+            outdated: self.is_outdated(entry),
             accepted_at: Some(rfc3339(claim.accepted_at)),
             ended_at: claim.ended_at.map(rfc3339),
             ..self.row(&task.app, &task.service, &task.slot)
         }
+    }
+
+    /// Claims of the apps of one name, or of all.
+    fn claims_of(&self, app: Option<&str>) -> impl Iterator<Item = &ClaimEntry> {
+        let id = |name: &str, generation| AppId { namespace: NAMESPACE.into(), name: name.into(), generation };
+        let named = app.map(|name| self.brain.readings.claims.range(id(name, 0)..=id(name, u32::MAX)));
+        let all = app.is_none().then(|| self.brain.readings.claims.iter());
+        let services = named.into_iter().flatten().chain(all.into_iter().flatten()).flat_map(|(_, held)| held.values());
+        services.flat_map(|slots| slots.values()).flatten()
+    }
+
+    fn is_outdated(&self, entry: &ClaimEntry) -> bool {
+        let task = &entry.claim.task;
+        let document = self.brain.documents.get(&task.app);
+        let service = document.and_then(|document| document.spec.services.get(&task.service));
+        service.is_some_and(|service| service.revision() != entry.claim.revision)
     }
 
     /// What people should know of a task on a machine that is not heard.
@@ -261,7 +286,7 @@ impl View<'_> {
                 && service.is_none_or(|service| task.service == service)
                 && slot.is_none_or(|slot| task.slot == slot)
         };
-        let mut found: Vec<&ClaimEntry> = self.brain.readings.all_claims().filter(by_name).collect();
+        let mut found: Vec<&ClaimEntry> = self.claims_of(Some(app)).filter(by_name).collect();
         if found.is_empty() && name.len() >= 8 {
             found = self.brain.readings.all_claims().filter(|entry| entry.claim.id.hex().starts_with(name)).collect();
             if found.len() > 1 {

@@ -50,15 +50,24 @@ impl Machine {
         Ok(until(&what, limit, look)?.1)
     }
 
-    /// Waits until the tasks that this peer shows satisfy `wanted`; those tasks, and how long that
-    /// took.
+    /// The tasks that this peer shows, without those on machines that it holds for down: of them it
+    /// shows what it heard last.
+    pub fn tasks(&self) -> Result<Vec<TaskRow>> {
+        let mut rows = self.ps()?;
+        let machines = self.machines()?;
+        let is_down = |name: &str| machines.iter().any(|machine| machine.name == name && machine.state == "down");
+        rows.retain(|row| !row.machine.as_deref().is_some_and(is_down));
+        Ok(rows)
+    }
+
+    /// Waits until [`Machine::tasks`] satisfy `wanted`; those tasks, and how long that took.
     pub fn ps_until(
         &self,
         what: &str,
         limit: Duration,
         wanted: impl Fn(&[TaskRow]) -> bool,
     ) -> Result<(Vec<TaskRow>, Duration)> {
-        until(&format!("{what}, seen by {}", self.name()), limit, || match self.ps() {
+        until(&format!("{what}, seen by {}", self.name()), limit, || match self.tasks() {
             Ok(rows) if wanted(&rows) => Ok(rows),
             Ok(rows) => Err(table(&rows)),
             Err(error) => Err(error.to_string()),

@@ -63,7 +63,7 @@ fn two_of_three_die_and_the_third_goes_on() {
     // New work is placed and run at once; what was lost waits for the hold to end.
     let output = last.done(&["run", "host", "--", "echo", "alone"]).unwrap();
     assert_eq!(output.stdout, "alone\n");
-    let rows = last.ps().unwrap();
+    let rows = last.tasks().unwrap();
     assert_eq!(live(&rows, "shop").iter().filter(|row| row.state == "running").count(), 1, "{rows:?}");
     assert!(last.status().unwrap().holding_back > 0);
     last.ps_until("the lost tasks after the hold", HOLD + PATIENCE, |rows| exactly(rows, "shop", 3)).unwrap();

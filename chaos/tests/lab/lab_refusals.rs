@@ -31,7 +31,7 @@ fn wrong_inputs_are_refused_by_name_and_change_nothing() {
     assert_eq!(code(&["rm", "nobody"]), 3);
     assert_eq!(code(&["logs", "nobody.web"]), 3);
     assert_eq!(code(&["scale", "shop.nobody=2"]), 3);
-    assert_eq!(code(&["deploy"]), 2);
+    assert_eq!(code(&["deploy", "--no-such-flag"]), 2);
     assert_eq!(code(&["frobnicate"]), 2);
     assert_eq!(code(&["deploy", "-f", "/no/such/file.yaml"]), 4);
 

@@ -1,6 +1,8 @@
 //! The lab itself: a test of faults is worth what the faults are worth.
 
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -35,6 +37,17 @@ fn arrive(lab: &Lab, from: usize, to: usize, count: u32) -> u32 {
     counter.join().unwrap()
 }
 
+/// A process in a session of its own, as a task's is, that runs on a machine by now.
+fn stray(lab: &Lab, at: usize) -> Child {
+    let mut command = lab.machine(at).inside("setsid");
+    command.args(["sh", "-c", "echo on; exec sleep 600"]).stdout(Stdio::piped());
+    let mut stray = command.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(stray.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "on\n");
+    stray
+}
+
 #[test]
 fn cuts_are_one_way_or_both_and_heal() {
     let Some((_turn, mut lab)) = bare(3) else { return };
@@ -66,8 +79,7 @@ fn a_dead_machine_takes_everything_with_it_and_boots_anew() {
         String::from_utf8(output.stdout).unwrap()
     };
     let first = boot_id(&lab);
-    // A process in a session of its own, as a task's is, with nobody waiting for it.
-    let mut stray = lab.machine(1).inside("setsid").args(["sleep", "600"]).spawn().unwrap();
+    let mut stray = stray(&lab, 1);
     lab.die(1).unwrap();
     assert!(stray.try_wait().unwrap().is_some(), "it must have died with its machine");
     lab.boot(1).unwrap();
@@ -78,7 +90,7 @@ fn a_dead_machine_takes_everything_with_it_and_boots_anew() {
 #[test]
 fn a_lab_leaves_nothing_behind() {
     let Some((_turn, lab)) = bare(3) else { return };
-    let mut stray = lab.machine(0).inside("sleep").arg("600").spawn().unwrap();
+    let mut stray = stray(&lab, 0);
     let names =
         || std::fs::read_dir("/run/netns").unwrap().flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
     let folder = lab.machine(0).data().parent().unwrap().to_owned();

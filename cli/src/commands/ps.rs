@@ -113,6 +113,7 @@ mod tests {
             claim: None,
             reason: None,
             oom_killed: false,
+            outdated: false,
             lost: false,
             accepted_at: None,
             ended_at: None,

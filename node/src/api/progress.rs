@@ -76,7 +76,8 @@ pub fn is_final(row: &TaskRow, app: Option<&App>) -> bool {
     row.lost
         || match row.state.as_str() {
             "exited" => service.finishes(row.exit_code),
-            "failed" => service.restart == Restart::No,
+            // One that had begun was interrupted, and its steward decides whether it is repeated.
+            "failed" => service.restart == Restart::No && row.started_at.is_none(),
             // A machine stopped it while it is still wanted (it drains, or a rival won): it comes back elsewhere.
             _ => false,
         }
@@ -100,7 +101,7 @@ pub fn is_running(target: &Target, app: &App, rows: &[TaskRow]) -> bool {
         for row in slots.values().filter(|row| row.service == *name) {
             match row.state.as_str() {
                 // One with a reason runs, as far as anybody knows, on a machine that is not heard.
-                "running" if row.reason.is_none() => running += 1,
+                "running" if row.reason.is_none() && !row.outdated => running += 1,
                 "pending" | "accepted" | "starting" => return false,
                 _ if service.is_batch() && is_final(row, Some(app)) => running += 1,
                 _ => {}
@@ -142,6 +143,7 @@ pub mod tests {
             reason: None,
             oom_killed: false,
             lost: false,
+            outdated: false,
             accepted_at: None,
             ended_at: None,
         }

@@ -28,6 +28,7 @@ use crate::market::bidder::Bidder;
 use crate::membership::{Membership, Tuning};
 use crate::view::View;
 use crate::wire::Message;
+pub use requests::NAMESPACE;
 use writer::{Urgency, Writer};
 
 /// Who a brain is, and the only randomness it will ever have.

@@ -20,8 +20,6 @@ const BACKOFF_MS: u64 = 100;
 const BACKOFF_MAX_MS: u64 = 60_000;
 /// A task that ran this long ended its row of quick ends, ms.
 const RAN_WELL_MS: u64 = 10_000;
-/// How often a batch's task may fail to start before that is its outcome.
-const FAILED_STARTS_MAX: u32 = 3;
 
 /// What the steward sees beside the claims.
 pub trait Sight {
@@ -166,12 +164,19 @@ fn look_at(
         entries.iter().filter(|entry| entry.claim.revision == revision && entry.claim.state.has_ended()).collect();
     ended.sort_by_key(|entry| std::cmp::Reverse(entry.claim.attempt));
     let quick = ended.iter().take_while(|entry| ended_soon(entry)).count() as u32;
-    if let Some(last) =
-        ended.first().filter(|last| spec.restart == Restart::No && last.claim.state == ClaimState::Failed)
-        && quick >= FAILED_STARTS_MAX
-    {
-        plan.outcomes.push(outcome(slot, last, false));
-        return Seen::Finished;
+    let failed = |last: &&&ClaimEntry| spec.restart == Restart::No && last.claim.state == ClaimState::Failed;
+    if let Some(last) = ended.first().filter(failed) {
+        // It never ran, and that is how it ended; or its machine went down under it, and came back.
+        let interrupted = last.claim.started_at.is_some();
+        let times = ended.iter().filter(|entry| entry.claim.started_at.is_some()).count() as u32;
+        let again = match spec.on_lost {
+            OnLost::Replace => true,
+            OnLost::Retry(most) => times <= most,
+        };
+        if !interrupted || !again {
+            plan.outcomes.push(outcome(slot, last, interrupted));
+            return Seen::Finished;
+        }
     }
     if quick > 0 {
         plan.restarts.insert(slot.to_string(), quick);

@@ -126,6 +126,7 @@ mod tests {
             claim: None,
             reason: reason.map(Into::into),
             oom_killed: false,
+            outdated: false,
             lost: false,
             accepted_at: None,
             ended_at: None,

@@ -79,6 +79,7 @@ mod tests {
             claim: None,
             reason: Some("because".into()),
             oom_killed: false,
+            outdated: false,
             lost: false,
             accepted_at: None,
             ended_at: None,
