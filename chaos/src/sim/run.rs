@@ -216,7 +216,7 @@ impl Run {
     fn look(&mut self) {
         let now = self.world.now_ms();
         let world = &self.world;
-        self.probes.retain(|probe| !probe.runs(world));
+        self.probes.retain(|probe| !probe.runs(world) && !probe.is_void(world));
         let overdue: Vec<String> =
             self.probes.iter().filter(|probe| probe.is_overdue(world)).map(Probe::complaint).collect();
         for text in overdue {
