@@ -9,7 +9,7 @@ use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::resources::CPU_MILLIS;
 use rialto_protocol::model::{AppSpec, PortSpec, Resources, Restart, ServiceSpec};
 
-use crate::oracle::{self, Deed, Fate, Oracle, Wish};
+use crate::oracle::{Deed, Fate, Oracle, Wish};
 use crate::sim::{Dice, World};
 
 /// Tickets from here on are not wishes about apps.
@@ -96,7 +96,7 @@ impl Workload {
                     Fate::Acknowledged { copies, holders: vec![answer.machine] }
                 }
                 Ok(Reply::Changed { copies, .. }) => {
-                    let holders = oracle::holders(world, wish.change);
+                    let holders = answer.holders;
                     if (holders.len() as u32) < copies {
                         let text = format!(
                             "m{} says that {copies} hold a change of {}, and it is on the disks of {holders:?}",
