@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rialto_protocol::api::{Invited, MachineRow, Status, TaskRow};
+use rialto_protocol::api::{Invited, MachineRow, Machines, Status, TaskRow};
 use serde::de::DeserializeOwned;
 
 use super::{Binaries, LabError, Output, Result, http, processes, run_within, until};
@@ -115,8 +115,8 @@ impl Machine {
     /// Kills everything that runs here, at once. The caller has cut the wire already.
     pub(crate) fn power_off(&mut self) {
         if let Some(netns) = &self.netns {
-            let cgroups = processes::kill_all(std::slice::from_ref(netns));
-            super::remains::remove_cgroups(&cgroups);
+            processes::kill_all(std::slice::from_ref(netns));
+            super::remains::remove_cgroups(&self.folder);
         }
         for child in [self.peer.take(), self.holder.take()].into_iter().flatten() {
             end(child);
@@ -191,8 +191,11 @@ impl Machine {
     pub fn ready(&mut self) -> Result<Duration> {
         let began = Instant::now();
         loop {
-            if UnixStream::connect(self.socket()).is_ok() && self.cli(&["status", "-o", "json"])?.code == 0 {
-                return Ok(began.elapsed());
+            if let Ok(machines) = self.api::<Machines>("/v1/machines") {
+                let took = began.elapsed();
+                let me = machines.machines.into_iter().find(|machine| machine.this);
+                me.map_or(Ok(()), |me| super::remains::remember_peer(&self.folder, &me.id))?;
+                return Ok(took);
             }
             let ended = self.peer.as_mut().and_then(|peer| peer.try_wait().ok().flatten());
             if ended.is_some() || began.elapsed() > STARTING {

@@ -1,6 +1,5 @@
 //! The processes of a machine: all those in its network namespace.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -34,17 +33,14 @@ pub(crate) fn signal_all(name: &str, signal: Signal) {
 }
 
 /// Kills everything in these namespaces until nothing is left, what is forked meanwhile included.
-/// Returns the cgroups that the dead were in.
-pub(crate) fn kill_all(names: &[String]) -> BTreeSet<PathBuf> {
+pub(crate) fn kill_all(names: &[String]) {
     let deadline = Instant::now() + DYING;
-    let mut cgroups = BTreeSet::new();
     loop {
         let alive: Vec<i32> = names.iter().flat_map(|name| within(name)).collect();
         if alive.is_empty() || Instant::now() > deadline {
-            return cgroups;
+            return;
         }
         for pid in alive {
-            cgroups.extend(super::remains::cgroups_of(pid));
             kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
         // The kernel tells of the end of others' children to nobody; this loop is short.

@@ -1,25 +1,36 @@
 //! What killed peers leave in the kernel: cgroups and mounts.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// The first part of the path of every cgroup that a peer makes.
+use super::{LabError, Result, until};
+
+/// The folder of every peer's cgroups, in each hierarchy.
 const PEERS: &str = "rialto";
+/// A peer's own folder therein is named by so many digits of its identity.
+const PEER_DIGITS: usize = 12;
+/// Where a machine's folder keeps those digits: a lab that was killed is swept by them.
+const PEER_FILE: &str = "peer";
+/// The kernel may take so long to let go of a cgroup whose last process has been killed.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
-/// The folder of the peer that a process is a task of, in each cgroup hierarchy; none for a
-/// process that is no task of any peer.
-pub(crate) fn cgroups_of(pid: i32) -> Vec<PathBuf> {
-    let Ok(lines) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return Vec::new() };
-    let mounts = hierarchies();
-    let peers: BTreeSet<String> = lines.lines().filter_map(|line| peer_of(line.splitn(3, ':').nth(2)?)).collect();
-    mounts.iter().flat_map(|mount| peers.iter().map(move |peer| mount.join(PEERS).join(peer))).collect()
+/// Notes whose cgroups a machine has.
+pub(crate) fn remember_peer(folder: &Path, id: &str) -> Result<()> {
+    let digits: String = id.chars().take(PEER_DIGITS).collect();
+    std::fs::write(folder.join(PEER_FILE), digits).map_err(LabError::io("noting a peer's identity"))
 }
 
-/// The part of a cgroup's path that names the peer: `/rialto/PEER/TASK` anywhere in the path.
-fn peer_of(path: &str) -> Option<String> {
-    let mut parts = path.split('/').skip_while(|part| *part != PEERS);
-    parts.next()?;
-    parts.next().filter(|peer| !peer.is_empty()).map(str::to_owned)
+/// Removes the cgroups of the machine with this folder; its processes are dead.
+pub(crate) fn remove_cgroups(folder: &Path) {
+    let Ok(peer) = std::fs::read_to_string(folder.join(PEER_FILE)) else { return };
+    if peer.len() != PEER_DIGITS {
+        return;
+    }
+    for cgroup in hierarchies().iter().map(|mount| mount.join(PEERS).join(&peer)) {
+        // What stays for longer goes with the next sweep.
+        let gone = || if remove_tree(&cgroup) { Ok(()) } else { Err("it is in use".into()) };
+        until("the end of a cgroup", LETTING_GO, gone).ok();
+    }
 }
 
 /// Where cgroups are mounted here: v1, hybrid and v2 alike.
@@ -32,21 +43,15 @@ fn hierarchies() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes these cgroups with all beneath them. One that still has a process stays.
-pub(crate) fn remove_cgroups(cgroups: &BTreeSet<PathBuf>) {
-    for cgroup in cgroups {
-        remove_tree(cgroup);
-    }
-}
-
-/// A cgroup's files cannot be removed and need not be: folders go from the leaves upwards.
-fn remove_tree(folder: &Path) {
+/// Removes a cgroup with all beneath it; whether it is gone. A cgroup's files cannot be removed and need
+/// not be: folders go from the leaves upwards.
+fn remove_tree(folder: &Path) -> bool {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_tree(&entry.path());
         }
     }
-    std::fs::remove_dir(folder).ok();
+    std::fs::remove_dir(folder).is_ok() || !folder.exists()
 }
 
 /// Unmounts what is mounted beneath `folder`, the latest first.
@@ -55,18 +60,5 @@ pub(crate) fn unmount_beneath(folder: &Path) {
     let points: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
     for point in points.iter().rev().filter(|point| Path::new(point).starts_with(folder)) {
         super::run("umount", &["--lazy", point]).ok();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_task_is_known_by_its_cgroup_and_nothing_else_is() {
-        assert_eq!(peer_of("/rialto/ab12/cd34"), Some("ab12".into()));
-        assert_eq!(peer_of("/outer/rialto/ab12"), Some("ab12".into()));
-        assert_eq!(peer_of("/rialto"), None);
-        assert_eq!(peer_of("/user.slice/rialto-like"), None);
     }
 }

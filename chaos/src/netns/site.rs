@@ -112,8 +112,10 @@ fn clear(number: u16) {
 /// Ends every process of lab `number`, and takes away its namespaces, mounts and cgroups.
 fn end(number: u16) {
     let namespaces = namespaces(number);
-    let cgroups = processes::kill_all(&namespaces);
-    remains::remove_cgroups(&cgroups);
+    processes::kill_all(&namespaces);
+    for machine in std::fs::read_dir(folder(number)).into_iter().flatten().flatten() {
+        remains::remove_cgroups(&machine.path());
+    }
     for name in &namespaces {
         // One that cannot go now goes with the next sweep.
         super::run("ip", &["netns", "del", name]).ok();

@@ -33,7 +33,7 @@ fn wrong_inputs_are_refused_by_name_and_change_nothing() {
     assert_eq!(code(&["scale", "shop.nobody=2"]), 3);
     assert_eq!(code(&["deploy", "--no-such-flag"]), 2);
     assert_eq!(code(&["frobnicate"]), 2);
-    assert_eq!(code(&["deploy", "-f", "/no/such/file.yaml"]), 4);
+    assert_eq!(code(&["deploy", "-f", "/no/such/file.yaml"]), 3);
 
     // No peer there.
     let mut nobody = lab.machine(0).cli_command(&["ps"]);

@@ -31,9 +31,8 @@ fn limits_bite_and_nothing_private_is_seen() {
     // A pipe that swallows more than its memory, and is killed for it.
     let output = run(&["--memory", "32m", "--name", "glutton", "host", "--", "tail", "/dev/zero"]);
     assert_eq!(output.code, 137, "{output:?}");
-    let rows: Vec<rialto_protocol::api::TaskRow> = lab.machine(1).json(&["ps", "-a"]).unwrap();
-    let glutton = rows.iter().find(|row| row.app == "glutton").expect("its row");
-    assert!(glutton.oom_killed, "{glutton:?}");
+    let told = |rows: &[rialto_protocol::api::TaskRow]| rows.iter().any(|row| row.app == "glutton" && row.oom_killed);
+    lab.machine(1).ps_until("that memory ran out", crate::PATIENCE, told).unwrap();
 
     let output = run(&["host", "--", "sh", "-c", "ps ax | wc -l; hostname"]);
     assert_eq!(output.code, 0, "{output:?}");

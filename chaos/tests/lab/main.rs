@@ -16,22 +16,35 @@ mod lab_wires;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rialto_chaos::netns::{Lab, can_build};
 use rialto_protocol::api::TaskRow;
 
 static TURN: Mutex<()> = Mutex::new(());
 
+/// The right to run now. Tells how long it was held: these tests are the slow ones.
+pub struct Turn {
+    began: Instant,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        writeln!(std::io::stderr(), "    {:5.1} s  {name}", self.began.elapsed().as_secs_f64()).ok();
+    }
+}
+
 /// Long enough for anything that has no promise of its own.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The right to run now; none, with the reason printed, where no lab can be.
-pub fn turn() -> Option<MutexGuard<'static, ()>> {
+/// Waits for its turn; none, with the reason printed, where no lab can be.
+pub fn turn() -> Option<Turn> {
     // A test that failed has cleaned up after itself: the next one may go on.
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     match can_build() {
-        Ok(()) => Some(turn),
+        Ok(()) => Some(Turn { began: Instant::now(), _turn: turn }),
         Err(reason) => {
             // Not `eprintln!`: the test runner hides what a passing test prints.
             writeln!(std::io::stderr(), "skipped: {reason}").ok();
@@ -41,13 +54,13 @@ pub fn turn() -> Option<MutexGuard<'static, ()>> {
 }
 
 /// `count` machines with nothing on them.
-pub fn bare(count: usize) -> Option<(MutexGuard<'static, ()>, Lab)> {
+pub fn bare(count: usize) -> Option<(Turn, Lab)> {
     let turn = turn()?;
     Some((turn, Lab::bare(count).expect("machines")))
 }
 
 /// `count` machines with a peer on each of the first `peers`, all in one cluster.
-pub fn cluster_of(peers: usize, count: usize) -> Option<(MutexGuard<'static, ()>, Lab)> {
+pub fn cluster_of(peers: usize, count: usize) -> Option<(Turn, Lab)> {
     let turn = turn()?;
     let mut lab = Lab::new(count).expect("machines");
     lab.found_with(peers).expect("a cluster");
@@ -55,12 +68,12 @@ pub fn cluster_of(peers: usize, count: usize) -> Option<(MutexGuard<'static, ()>
 }
 
 /// Three peers.
-pub fn three() -> Option<(MutexGuard<'static, ()>, Lab)> {
+pub fn three() -> Option<(Turn, Lab)> {
     cluster_of(3, 3)
 }
 
 /// Three peers, and `examples/web` running on them.
-pub fn three_with_web() -> Option<(MutexGuard<'static, ()>, Lab)> {
+pub fn three_with_web() -> Option<(Turn, Lab)> {
     let (turn, lab) = three()?;
     lab.import_web(0).expect("the image");
     lab.deploy_web(1).expect("the app");
