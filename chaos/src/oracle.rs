@@ -5,11 +5,9 @@ use std::fmt::Write;
 
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::ChangeId;
-use rialto_protocol::ledger::record::{Kind, RecordKey};
 use rialto_protocol::model::AppSpec;
 
 use crate::sim::World;
-use crate::sim::machine::Machine;
 
 /// The most states of one app that are followed; an app with more is not judged.
 const STATES_MAX: usize = 64;
@@ -203,15 +201,6 @@ impl Oracle {
         let acknowledged = self.wishes.iter().filter(|wish| matches!(wish.fate, Fate::Acknowledged { .. })).count();
         (self.wishes.len(), acknowledged)
     }
-}
-
-/// The machines whose disks hold a change, or held it until they died, whoever wrote it.
-pub fn holders(world: &World, change: ChangeId) -> Vec<usize> {
-    let key = RecordKey { kind: Kind::CHANGE, id: change.hex().into() };
-    let holds = |machine: &Machine| {
-        world.machines.iter().any(|owner| machine.disk.records.contains_key(&(owner.id, key.clone())))
-    };
-    (0..world.machines.len()).filter(|at| holds(&world.machines[*at])).collect()
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::ChangeId;
+use rialto_protocol::model::resources::CPU_MILLIS;
 use rialto_protocol::model::{AppSpec, PortSpec, Resources, Restart, ServiceSpec};
 
-use crate::oracle::{self, Deed, Fate, Oracle, Wish};
+use crate::oracle::{Deed, Fate, Oracle, Wish};
 use crate::sim::{Dice, World};
 
 /// Tickets from here on are not wishes about apps.
@@ -47,11 +48,13 @@ impl Workload {
         let mut dice = Dice::new(seed, "workload");
         let drains = survivors > 2 && survivors == machines && dice.chance(0.4);
         let usable = if drains { survivors - 1 } else { survivors };
+        // Some clusters are nearly full: what is left on each machine still holds any one task.
+        let share = if dice.chance(0.3) { 85 } else { 45 };
         Self {
             dice,
             oracle: Oracle::default(),
             apps: BTreeMap::new(),
-            budget: usable as u64 * 4_000 * 45 / 100,
+            budget: usable as u64 * 4_000 * share / 100,
             machines: usable,
             drained: BTreeMap::new(),
             drains,
@@ -93,7 +96,7 @@ impl Workload {
                     Fate::Acknowledged { copies, holders: vec![answer.machine] }
                 }
                 Ok(Reply::Changed { copies, .. }) => {
-                    let holders = oracle::holders(world, wish.change);
+                    let holders = answer.holders;
                     if (holders.len() as u32) < copies {
                         let text = format!(
                             "m{} says that {copies} hold a change of {}, and it is on the disks of {holders:?}",
@@ -160,7 +163,11 @@ impl Workload {
         if self.dice.chance(0.3) {
             services.push(("side", service(self.dice.between(1, 3) as u32, &["forever"])));
         }
-        let cost = services.iter().map(|(_, service)| 100 * u64::from(service.replicas)).sum();
+        let large = self.dice.between(1, 4) * 100;
+        if self.dice.chance(0.3) {
+            services.iter_mut().for_each(|(_, service)| service.reservations = Resources::of(large, 64 << 20));
+        }
+        let cost = services.iter().map(|(_, service)| cost(service)).sum();
         if self.spent() + cost > self.budget {
             return;
         }
@@ -218,7 +225,7 @@ impl Workload {
             return;
         }
         web.replicas = replicas;
-        let cost = spec.services.values().map(|service| 100 * u64::from(service.replicas)).sum::<u64>().max(app.cost);
+        let cost = spec.services.values().map(cost).sum::<u64>().max(app.cost);
         if self.spent() + cost - app.cost > self.budget {
             return;
         }
@@ -309,6 +316,11 @@ impl Workload {
     fn spent(&self) -> u64 {
         self.apps.values().map(|app| app.cost).sum()
     }
+}
+
+/// Millicores that a service wants in all.
+fn cost(service: &ServiceSpec) -> u64 {
+    service.need().get(CPU_MILLIS) * u64::from(service.replicas)
 }
 
 fn service(replicas: u32, command: &[&str]) -> ServiceSpec {

@@ -90,8 +90,10 @@ impl Capacity {
         }
     }
 
-    /// How many claims a machine's disk shows as not ended.
-    pub fn open(&self, machine: usize) -> usize {
-        self.accounts[machine].len()
+    /// Whether one more task of this need would fit beside a machine's durable claims.
+    pub fn has_room(&self, machine: usize, capacity: &Resources, need: &Resources) -> bool {
+        let mut used = Resources::default();
+        self.accounts[machine].values().for_each(|open| used.add(&open.need));
+        capacity.lacks(&used, need).is_none()
     }
 }

@@ -20,7 +20,6 @@ pub struct Run {
 pub struct History {
     runs: BTreeMap<TaskId, Vec<Run>>,
     tasks: BTreeMap<ClaimId, TaskId>,
-    made: u64,
 }
 
 impl History {
@@ -34,7 +33,6 @@ impl History {
         task: TaskId,
         attempt: u32,
     ) -> Result<(), String> {
-        self.made += 1;
         if self.tasks.insert(claim, task.clone()).is_some() {
             let runs = self.runs.entry(task.clone()).or_default();
             let before = runs.iter().rposition(|run| run.claim == claim && matches!(run.ended, Some((_, None))));
@@ -72,10 +70,5 @@ impl History {
     /// Every task that ever ran.
     pub fn all(&self) -> impl Iterator<Item = (&TaskId, &[Run])> {
         self.runs.iter().map(|(task, runs)| (task, runs.as_slice()))
-    }
-
-    /// How many containers were ever made.
-    pub fn count(&self) -> u64 {
-        self.made
     }
 }

@@ -31,7 +31,7 @@ pub struct Violation {
 /// What is watched all the time.
 #[derive(Debug)]
 pub struct Promises {
-    capacity: Capacity,
+    pub capacity: Capacity,
     pub owners: Owners,
     pub history: History,
     violations: Vec<Violation>,

@@ -2,9 +2,12 @@
 //! task has to run in time.
 
 use rialto_protocol::ids::TaskId;
+use rialto_protocol::model::Resources;
+use rialto_protocol::model::app::{DEFAULT_CPU_MILLIS, DEFAULT_MEMORY_BYTES};
 
 use crate::sim::World;
 use crate::sim::executor::Phase;
+use crate::sim::machine::Machine;
 
 /// One task that was asked for at a survivor.
 #[derive(Clone, Debug)]
@@ -30,7 +33,16 @@ impl Probe {
                 .any(|(task, runs)| is_it(task) && runs.iter().any(|run| run.ended.is_some()))
     }
 
-    /// Whether the time is up; a probe whose peer went down is void.
+    /// Whether no survivor could hold it: then it has to wait, and nothing is promised.
+    pub fn is_void(&self, world: &World) -> bool {
+        let need = Resources::of(DEFAULT_CPU_MILLIS, DEFAULT_MEMORY_BYTES);
+        let room = |(at, machine): (usize, &Machine)| {
+            machine.answers() && world.promises.capacity.has_room(at, &machine.capacity, &need)
+        };
+        !world.machines.iter().enumerate().any(room)
+    }
+
+    /// Whether the time is up.
     pub fn is_overdue(&self, world: &World) -> bool {
         world.now_ms() >= self.due_ms
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rialto_protocol::event::Description;
-use rialto_protocol::ids::{ClusterId, PeerId};
+use rialto_protocol::ids::{ChangeId, ClusterId, PeerId};
 use rialto_protocol::ledger::record::Stored;
 use rialto_protocol::model::Resources;
 use rialto_protocol::model::machine::Executor;
@@ -26,8 +26,8 @@ pub enum Asker {
     Invitation { newcomer: usize, secret_hash: [u8; 32], invitation: [u8; 16] },
     /// A newcomer at `hello`.
     Hello { newcomer: usize },
-    /// Somebody outside, under a ticket.
-    Outside(u64),
+    /// Somebody outside, under a ticket; the change that is asked for.
+    Outside { ticket: u64, change: Option<ChangeId> },
 }
 
 /// One machine.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use rialto_protocol::effect::{Local, StoreOp};
-use rialto_protocol::ids::{ClaimId, PeerId};
-use rialto_protocol::ledger::record::Draft;
+use rialto_protocol::ids::{ChangeId, ClaimId, PeerId};
+use rialto_protocol::ledger::record::{Draft, Kind, RecordKey};
 use rialto_protocol::wire::{self, Message};
 use rialto_protocol::{Effect, Event};
 
@@ -40,7 +40,10 @@ impl World {
                 }
                 Effect::Forget { claim } => self.machines[machine].executor.forget(claim),
                 Effect::Reply { request, reply } => match self.machines[machine].asked.remove(&request) {
-                    Some(Asker::Outside(ticket)) => self.answers.push_back(Answer { ticket, machine, reply }),
+                    Some(Asker::Outside { ticket, change }) => {
+                        let holders = change.map(|change| self.holders(change)).unwrap_or_default();
+                        self.answers.push_back(Answer { ticket, machine, reply, holders });
+                    }
                     Some(Asker::Driver) => {}
                     Some(asker) => self.joining_answered(machine, asker, reply),
                     None => {
@@ -65,6 +68,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The machines whose disks hold a change, or held it until they died, whoever wrote it.
+    fn holders(&self, change: ChangeId) -> Vec<usize> {
+        let key = RecordKey { kind: Kind::CHANGE, id: change.hex().into() };
+        let holds = |at: &usize| {
+            let records = &self.machines[*at].disk.records;
+            self.machines.iter().any(|owner| records.contains_key(&(owner.id, key.clone())))
+        };
+        (0..self.machines.len()).filter(holds).collect()
     }
 
     fn tell_soon(&mut self, machine: usize, mean_us: u64, event: Event) {

@@ -1,7 +1,7 @@
 //! One run: a cluster is founded, people work while things break, everything is mended, and then
 //! all must be well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::TaskId;
@@ -62,9 +62,11 @@ struct Run {
     plan: Plan,
     dice: Dice,
     probes: Vec<Probe>,
+    /// The apps that were ever probed with.
+    probed: BTreeSet<String>,
     demands: Vec<u64>,
     /// No container may be started before this time; how many had been.
-    steady: Option<(u64, u64)>,
+    steady: Option<(u64, usize)>,
     /// Nobody may write a record before this time; the numbers that all had reached.
     quiet: Option<(u64, Vec<u64>)>,
     settled_ms: Option<u64>,
@@ -95,8 +97,19 @@ pub fn run(settings: &Settings) -> Outcome {
     let dice = Dice::new(*seed, "run");
     let (probes, demands) = (Vec::new(), Vec::new());
     let founders = *machines;
-    let mut run =
-        Run { founders, world, work, plan, dice, probes, demands, steady: None, quiet: None, settled_ms: None };
+    let mut run = Run {
+        founders,
+        world,
+        work,
+        plan,
+        dice,
+        probes,
+        probed: BTreeSet::new(),
+        demands,
+        steady: None,
+        quiet: None,
+        settled_ms: None,
+    };
     if run.found() {
         run.break_things();
         if run.world.promises.is_kept() {
@@ -200,7 +213,7 @@ impl Run {
             Step::Probe { within_ms } => self.probe(within_ms),
             Step::Demand { within_ms } => self.demands.push(self.world.now_ms() + within_ms),
             Step::Quiet { until_ms } => self.quiet = Some((founded + until_ms, self.numbers())),
-            Step::Steady { until_ms } => self.steady = Some((founded + until_ms, world.promises.history.count())),
+            Step::Steady { until_ms } => self.steady = Some((founded + until_ms, self.made())),
         }
     }
 
@@ -208,6 +221,7 @@ impl Run {
         let up: Vec<usize> = (0..self.world.machines.len()).filter(|at| self.world.machines[*at].answers()).collect();
         let Some(machine) = self.dice.pick(&up).copied() else { return };
         let app = self.work.probe(&mut self.world, machine);
+        self.probed.insert(app.clone());
         let asked_ms = self.world.now_ms();
         self.probes.push(Probe { app, machine, asked_ms, due_ms: asked_ms + within_ms });
     }
@@ -216,7 +230,7 @@ impl Run {
     fn look(&mut self) {
         let now = self.world.now_ms();
         let world = &self.world;
-        self.probes.retain(|probe| !probe.runs(world));
+        self.probes.retain(|probe| !probe.runs(world) && !probe.is_void(world));
         let overdue: Vec<String> =
             self.probes.iter().filter(|probe| probe.is_overdue(world)).map(Probe::complaint).collect();
         for text in overdue {
@@ -232,7 +246,7 @@ impl Run {
             }
         }
         if let Some((until, count)) = self.steady {
-            let made = self.world.promises.history.count();
+            let made = self.made();
             if made != count {
                 let text = format!("{} containers were made while nothing called for one", made - count);
                 self.world.promises.broken("P4", now, text);
@@ -249,6 +263,12 @@ impl Run {
                 self.quiet = None;
             }
         }
+    }
+
+    /// How many containers were made but for probes.
+    fn made(&self) -> usize {
+        let probed = |task: &TaskId| self.probed.contains(&task.app.name);
+        self.world.promises.history.all().filter(|(task, _)| !probed(task)).map(|(_, runs)| runs.len()).sum()
     }
 
     fn numbers(&self) -> Vec<u64> {

@@ -99,6 +99,8 @@ pub struct Answer {
     pub ticket: u64,
     pub machine: usize,
     pub reply: Result<Reply, Refusal>,
+    /// The machines whose disks held the change then.
+    pub holders: Vec<usize>,
 }
 
 /// Counts of what went on, for the summary.
@@ -234,7 +236,13 @@ impl World {
 
     /// Asks a brain for something; the answer comes in [`World::answers`] under the ticket.
     pub fn ask(&mut self, machine: usize, ticket: u64, request: Request) {
-        self.request(machine, Asker::Outside(ticket), request);
+        let change = match &request {
+            Request::Deploy { change, .. } | Request::Scale { change, .. } | Request::Remove { change, .. } => {
+                Some(*change)
+            }
+            _ => None,
+        };
+        self.request(machine, Asker::Outside { ticket, change }, request);
     }
 
     pub(super) fn request(&mut self, machine: usize, asker: Asker, request: Request) {
