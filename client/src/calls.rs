@@ -10,11 +10,10 @@ use hyper::Method;
 use hyper::body::Frame;
 use rialto_protocol::api::{
     Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, ImageRow, Images, InviteBody, Invited, LogLine,
-    Machines, ScaleBody, Status, TaskRow, Tasks,
+    Machines, RunBody, ScaleBody, Status, TaskRow, Tasks,
 };
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::AppSpec;
-use serde::Serialize;
 
 use crate::transport::Call;
 use crate::{Client, Error, Lines};
@@ -33,16 +32,6 @@ impl Wait {
             Wait::Finished => "finished",
         }
     }
-}
-
-/// What `POST /v1/runs` takes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RunBody {
-    /// 32 hexadecimal digits: sending twice is harmless.
-    pub change: String,
-    /// The name of the app that the run becomes.
-    pub app: String,
-    pub spec: AppSpec,
 }
 
 impl Client {
@@ -114,8 +103,15 @@ impl Client {
     }
 
     /// `PUT /v1/apps/{app}`: makes the app read so.
-    pub async fn deploy(&self, app: &str, spec: AppSpec, change: ChangeId) -> Result<Answer<Changed>, Error> {
-        let body = DeployBody { change: change.hex(), spec };
+    /// `resolve`: names of images are read anew, though the app's stay the same.
+    pub async fn deploy(
+        &self,
+        app: &str,
+        spec: AppSpec,
+        resolve: bool,
+        change: ChangeId,
+    ) -> Result<Answer<Changed>, Error> {
+        let body = DeployBody { change: change.hex(), spec, resolve };
         self.ask(Call::with(Method::PUT, format!("/v1/apps/{}", escaped(app)), &body)).await
     }
 

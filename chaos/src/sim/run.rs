@@ -11,6 +11,7 @@ use super::network::Weather;
 use super::scenario::Scenario;
 use super::world::{Counts, Plant, World};
 use crate::faults::{Plan, Step};
+use crate::invariants::history::Run as Made;
 use crate::invariants::survivors::Probe;
 use crate::invariants::{Violation, acknowledged, settles};
 use crate::workload::Workload;
@@ -213,6 +214,7 @@ impl Run {
             Step::Probe { within_ms } => self.probe(within_ms),
             Step::Demand { within_ms } => self.demands.push(self.world.now_ms() + within_ms),
             Step::Quiet { until_ms } => self.quiet = Some((founded + until_ms, self.numbers())),
+            Step::Once => self.once(),
             Step::Steady { until_ms } => self.steady = Some((founded + until_ms, self.made())),
         }
     }
@@ -269,6 +271,18 @@ impl Run {
     fn made(&self) -> usize {
         let probed = |task: &TaskId| self.probed.contains(&task.app.name);
         self.world.promises.history.all().filter(|(task, _)| !probed(task)).map(|(_, runs)| runs.len()).sum()
+    }
+
+    /// While nothing breaks, nobody has a reason to start a single run twice.
+    fn once(&mut self) {
+        let twice = |(task, runs): (&TaskId, &[Made])| {
+            let made: Vec<_> = runs.iter().map(|run| (run.machine, run.made_ms)).collect();
+            (self.work.is_single_run(&task.app.name) && made.len() > 1).then(|| format!("{task} ran at {made:?}"))
+        };
+        let found: Vec<String> = self.world.promises.history.all().filter_map(twice).collect();
+        for text in found {
+            self.world.promises.broken("P4", self.world.now_ms(), text);
+        }
     }
 
     fn numbers(&self) -> Vec<u64> {

@@ -26,6 +26,9 @@ pub struct AppSpec {
 pub struct ServiceSpec {
     /// `host`, or the name of an imported image, `web` or `web:1`.
     pub image: String,
+    /// The manifest that the name meant when the app was deployed; `None` where no machine had it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
     /// Replaces the image's own command where it is not empty.
     #[serde(default)]
     pub command: Vec<String>,

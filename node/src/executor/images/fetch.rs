@@ -37,15 +37,17 @@ impl Fetch for () {
 
 impl Images {
     /// What a container of the image is made of, fetched from the first of `from` that has it if
-    /// it is not here. An image that is here under that name is not asked for again.
+    /// it is not here. The digest says which of all that ever had the name; without one, whatever is here under it will
+    /// do.
     pub(in crate::executor) async fn ensure(
         &self,
         name: &str,
+        digest: Option<&str>,
         from: &[PeerId],
         fetch: &dyn Fetch,
     ) -> Result<Image, ImageError> {
         super::check_name(name)?;
-        if self.get(name).is_none() {
+        if self.held(name, digest).is_none() {
             let turn = {
                 let mut fetching = self.0.fetching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 // Those that nobody waits for any more make room.
@@ -53,18 +55,24 @@ impl Images {
                 fetching.entry(name.to_owned()).or_default().clone()
             };
             let _turn = turn.lock().await;
-            if self.get(name).is_none() {
-                self.fetch_from_any(name, from, fetch).await?;
+            if self.held(name, digest).is_none() {
+                self.fetch_from_any(name, digest, from, fetch).await?;
             }
         }
-        let (images, name) = (self.clone(), name.to_owned());
-        blocking(move || images.ready(&name)).await
+        let (images, name, digest) = (self.clone(), name.to_owned(), digest.map(str::to_owned));
+        blocking(move || images.ready(&name, digest.as_deref())).await
     }
 
-    async fn fetch_from_any(&self, name: &str, from: &[PeerId], fetch: &dyn Fetch) -> Result<(), ImageError> {
+    async fn fetch_from_any(
+        &self,
+        name: &str,
+        digest: Option<&str>,
+        from: &[PeerId],
+        fetch: &dyn Fetch,
+    ) -> Result<(), ImageError> {
         let mut reasons = Vec::new();
         for peer in from {
-            match self.fetch_from(name, *peer, fetch).await {
+            match self.fetch_from(name, digest, *peer, fetch).await {
                 Ok(()) => return Ok(()),
                 Err(error) => reasons.push(format!("peer {peer}: {error}")),
             }
@@ -75,14 +83,26 @@ impl Images {
         }))
     }
 
-    async fn fetch_from(&self, name: &str, peer: PeerId, fetch: &dyn Fetch) -> Result<(), ImageError> {
+    async fn fetch_from(
+        &self,
+        name: &str,
+        digest: Option<&str>,
+        peer: PeerId,
+        fetch: &dyn Fetch,
+    ) -> Result<(), ImageError> {
         let mut bytes = Vec::new();
-        let mut stream = fetch.manifest(peer, name).await?;
+        let mut stream = match digest {
+            Some(digest) => fetch.blob(peer, digest).await?,
+            None => fetch.manifest(peer, name).await?,
+        };
         while let Some(chunk) = stream.next().await {
             bytes.extend_from_slice(&chunk?);
             if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
                 return Err(ImageError::Invalid("its manifest is too large".into()));
             }
+        }
+        if digest.is_some_and(|digest| Digest::of(&bytes).to_string() != digest) {
+            return Err(ImageError::Invalid("what it gave is not the manifest that was asked for".into()));
         }
         let manifest = Manifest::read(&bytes)?;
         for blob in manifest.blobs() {

@@ -121,9 +121,21 @@ impl Images {
         path.is_file().then_some(path)
     }
 
+    /// The manifest that is meant, if it and everything that it needs is here: that of the digest, or else whatever
+    /// the name means.
+    fn held(&self, name: &str, digest: Option<&str>) -> Option<Vec<u8>> {
+        let Some(digest) = digest else { return self.manifest(name) };
+        let bytes = fs::read(self.blob(digest)?).ok()?;
+        let manifest = Manifest::read(&bytes).ok()?;
+        let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest)).ok()?).ok()?;
+        let layers = self.path("layers");
+        config.layers.iter().all(|id| layers.join(self.layer_name(id)).is_dir()).then_some(bytes)
+    }
+
     /// What a container of this image is made of; everything is here already.
-    fn ready(&self, name: &str) -> Result<Image, ImageError> {
-        let bytes = self.manifest(name).ok_or_else(|| ImageError::Missing("this machine does not have it".into()))?;
+    fn ready(&self, name: &str, digest: Option<&str>) -> Result<Image, ImageError> {
+        let missing = || ImageError::Missing("this machine does not have it".into());
+        let bytes = self.held(name, digest).ok_or_else(missing)?;
         let manifest = Manifest::read(&bytes)?;
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
         let layers = config.layers.iter().rev().map(|id| self.layer_name(id)).collect();
