@@ -226,11 +226,11 @@ impl Brain {
     }
 
     /// Whether others may hold somebody else for the app's steward, for they learn a little sooner or later than this
-    /// peer who may be one.
+    /// peer who may be one. A peer that has just started knows of nobody, and there may be many.
     fn is_in_doubt(&self, app: &AppId) -> bool {
         let now = self.now.ms;
         let former = self.stewards.former.iter().filter(|(until_ms, _)| *until_ms > now);
-        former.map(|(_, eligible)| heaviest(eligible, app)).any(|steward| steward.is_some_and(|peer| peer != self.me))
+        former.map(|(_, eligible)| heaviest(eligible, app)).any(|steward| steward != Some(self.me))
     }
 
     /// Takes up an app, or lets it go at once: whether it is this peer's. `old`: it is not new, so that others may
