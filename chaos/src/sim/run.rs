@@ -294,6 +294,7 @@ impl Run {
         self.world.network.weather = Weather::FAIR;
         self.world.network.mend_all();
         self.world.resume_all();
+        self.world.machines.iter_mut().for_each(|machine| machine.executor.failing = 0.0);
     }
 
     /// All faults are gone, and everything that is not dead runs.
@@ -301,10 +302,7 @@ impl Run {
         self.calm();
         let world = &mut self.world;
         world.trace.line(world.now_us, || "** all faults are gone".into());
-        for machine in 0..world.machines.len() {
-            world.machines[machine].executor.failing = 0.0;
-            world.start(machine);
-        }
+        (0..world.machines.len()).for_each(|machine| world.start(machine));
     }
 
     /// Everything has to come right, and nothing acknowledged may be missing.
