@@ -11,8 +11,9 @@ use super::stewarding::Waiting;
 use crate::event::Now;
 use crate::ids::{AppId, BidId, PeerId};
 use crate::market::auction::{
-    AWARD_RETRY_MS, Auction, BIDS_MS, Candidate, Outstanding, choose, decide, free_share, summary,
+    AWARD_RETRY_MS, Auction, BIDS_MS, Candidate, Outstanding, choose, cost_by, decide, summary, wanted,
 };
+use crate::market::constraint;
 use crate::market::wire::{Award, Bid, Decline, NackReason, Release, Slot, Solicit, Verdict};
 use crate::membership::{Loss, State};
 use crate::model::{Executor, ServiceSpec};
@@ -34,34 +35,44 @@ impl Brain {
         alone: bool,
     ) {
         let need = service.need();
+        let mix = self.readings.mix();
         let image = self.readings.image_name(&service.image).unwrap_or(&service.image).to_string();
         let has_image = |peer: &PeerId| {
             service.image == HOST_IMAGE || self.readings.images.get(&image).is_some_and(|at| at.contains_key(peer))
         };
         let has = self.tasks_by_machine(app, name);
         let mut candidates = Vec::new();
+        let mut unmet = None;
         for peer in self.members.live() {
             let Some(machine) = self.readings.machines.get(&peer) else { continue };
             let runs = !matches!(machine.executor, Executor::None(_)) && !machine.draining;
             if !runs || self.members.state(&peer) != State::Alive {
                 continue;
             }
-            let used = self.readings.used(&peer);
+            if let Some(constraint) = constraint::unmet(&service.constraints, &machine.name, &machine.labels) {
+                unmet = Some(constraint);
+                continue;
+            }
             let vitals = self.readings.vitals.get(&peer);
             candidates.push(Candidate {
-                peer,
-                fits: machine.capacity.copies(&used, &need, slots.len() as u32),
                 has: has.get(&peer).copied().unwrap_or(0),
-                free: free_share(&machine.capacity, &used),
                 image: has_image(&peer),
                 stale: vitals.is_none_or(|heard| self.now.wall.saturating_sub(heard.signed.vitals.at) > STALE_MS),
+                ..Candidate::of(peer, &machine.capacity, self.readings.used(&peer), &need, slots.len() as u32)
             });
         }
+        let cost = cost_by(&self.readings, &need, &mix);
+        let wanted = wanted(slots.len() as u32);
         let rng = &mut self.rng;
-        let asked = choose(candidates, slots.len() as u32, || rng.next_u64());
+        let mut asked = choose(candidates, wanted, cost, || rng.next_u64());
         if asked.is_empty() {
-            return self.wait_for_room(app, name, slots.len() as u32, vec!["no machine takes work".into()]);
+            let reason = match unmet {
+                Some(constraint) => format!("no machine meets {constraint}"),
+                None => "no machine takes work".into(),
+            };
+            return self.wait_for_room(app, name, slots.len() as u32, vec![reason]);
         }
+        let next = asked.split_off(wanted.min(asked.len()));
         if self.stewards.next_auction == 0 {
             self.stewards.next_auction = self.rng.next_u64() >> 16;
         }
@@ -75,6 +86,7 @@ impl Brain {
             need,
             priority: service.priority,
             image: service.image.clone(),
+            constraints: service.constraints.clone(),
             deadline_ms: BIDS_MS,
         });
         for peer in &asked {
@@ -85,7 +97,10 @@ impl Brain {
             service: name.to_string(),
             revision: service.revision(),
             slots,
+            solicit,
+            wanted,
             asked: asked.into_iter().collect(),
+            next: next.into(),
             bids: BTreeMap::new(),
             declines: BTreeMap::new(),
             deadline_ms: self.now.ms + BIDS_MS,
@@ -128,6 +143,14 @@ impl Brain {
             && auction.asked.contains(&from)
         {
             auction.declines.insert(from, decline.reason);
+            // What is too little time for an answer is not asked for.
+            let left_ms = auction.deadline_ms.saturating_sub(self.now.ms);
+            if left_ms >= BIDS_MS / 4
+                && let Some(instead) = auction.instead()
+            {
+                let solicit = Solicit { deadline_ms: left_ms, ..Solicit::clone(&auction.solicit) };
+                self.send(instead, Message::Solicit(Arc::new(solicit)));
+            }
             self.close_early(decline.auction);
         }
     }

@@ -11,8 +11,9 @@ use crate::effect::{Effect, Local};
 use crate::event::TaskReport;
 use crate::ids::{BidId, ClaimId, PeerId, TaskId};
 use crate::ledger::record::Kind;
-use crate::market::bidder::{Answer, Images, Waiting};
+use crate::market::bidder::{Answer, Images, Reservation, Waiting};
 use crate::market::wire::{Award, DeclineReason, NackReason, Release, Slot, Solicit, Verdict};
+use crate::model::resources::GPU_PREFIX;
 use crate::model::{Claim, ClaimState, Executor, Machine, PortBinding, Resources, TaskSpec};
 use crate::wire::{Message, StopReason, decode, encode};
 
@@ -48,7 +49,7 @@ impl Own {
 impl Brain {
     /// The account follows what the machine record says.
     pub(super) fn take_description(&mut self, machine: &Machine) {
-        self.bidder.capacity = machine.capacity.clone();
+        self.bidder.describe(machine);
         self.machine.null = machine.executor == Executor::Null;
         self.machine.no_executor = match &machine.executor {
             Executor::None(reason) => Some(reason.clone()),
@@ -83,6 +84,9 @@ impl Brain {
     fn solicited_until(&mut self, from: PeerId, solicit: &Arc<Solicit>, until_ms: u64) {
         let (known, present) = self.images_of(&solicit.image);
         let bid = BidId(self.draw16());
+        if self.bidder.capacity.has_gpus() {
+            self.bidder.mix = self.readings.mix();
+        }
         let images = Images { known, present, name: &solicit.image };
         match self.bidder.solicited(self.now.ms, from, solicit, until_ms, images, bid) {
             Answer::Bid(bid) => self.send(from, Message::Bid(bid)),
@@ -119,7 +123,7 @@ impl Brain {
         if self.bidder.closed.is_some() {
             return self.send(from, nack(NackReason::Draining));
         }
-        let Some(claims) = self.claims_for(award, &reservation.need) else {
+        let Some(claims) = self.claims_for(award, &reservation) else {
             self.released(&Release { auction, bid });
             return self.send(from, nack(NackReason::NoPort));
         };
@@ -145,22 +149,21 @@ impl Brain {
         self.solicited_again(again);
     }
 
-    fn claims_for(&mut self, award: &Award, need: &Resources) -> Option<Vec<(Claim, TaskSpec)>> {
+    fn claims_for(&mut self, award: &Award, reservation: &Reservation) -> Option<Vec<(Claim, TaskSpec)>> {
         let mut claims = Vec::with_capacity(award.slots.len());
         let mut taken = BTreeSet::new();
-        for slot in &award.slots {
+        for (copy, slot) in award.slots.iter().enumerate() {
             let start = (self.rng.next_u64() % 10_000) as u16;
             let ports = self.bidder.ports(&award.ports, start, &taken)?;
             taken.extend(ports.iter().map(|port| port.host));
-            let claim = self.claim_for(award, slot, need, ports);
+            let claim = self.claim_for(award, slot, reservation.need_of(copy), ports);
             let spec = self.spec_for(award, &claim);
             claims.push((claim, spec));
         }
         Some(claims)
     }
 
-    fn claim_for(&mut self, award: &Award, slot: &Slot, need: &Resources, ports: Vec<PortBinding>) -> Claim {
-        let mut need = need.clone();
+    fn claim_for(&mut self, award: &Award, slot: &Slot, mut need: Resources, ports: Vec<PortBinding>) -> Claim {
         ports.iter().for_each(|port| need.set(Resources::port(port.host), 1));
         Claim {
             id: ClaimId(self.draw16()),
@@ -196,6 +199,11 @@ impl Brain {
         }
         for port in claim.ports.iter().filter(|port| port.container > 0) {
             set(format!("RIALTO_PORT_{}", port.container), port.host.to_string());
+        }
+        if claim.need.has_gpus() {
+            let none = Resources::default();
+            let own = claim.need.gpus(&none).map(|(name, _)| name.trim_start_matches(GPU_PREFIX));
+            set("RIALTO_GPUS".into(), own.collect::<Vec<_>>().join(","));
         }
         set("RIALTO_ADDRESS".into(), self.address_of(&self.me).unwrap_or_else(|| "127.0.0.1".into()));
         set("RIALTO_MACHINE".into(), self.machine_name(&self.me));

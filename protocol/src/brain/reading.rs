@@ -198,7 +198,7 @@ impl Brain {
 
     fn read_stewardship(&mut self, owner: PeerId, value: Option<&[u8]>) {
         let Some((app, stewardship)) = self.typed::<(AppId, Stewardship)>(owner, value) else { return };
-        self.readings.stewardships.entry(app.clone()).or_default().insert(owner, stewardship);
+        self.readings.stewardship(owner, app.clone(), stewardship);
         self.changed.insert(app);
     }
 

@@ -80,7 +80,7 @@ impl Brain {
         tended.record_ms = now;
         tended.record = Some(record.clone());
         let value = encode(&(app.clone(), record.clone()));
-        self.readings.stewardships.entry(app.clone()).or_default().insert(self.me, record);
+        self.readings.stewardship(self.me, app.clone(), record);
         self.changed.insert(app.clone());
         self.write(Kind::STEWARDSHIP, &app.to_string(), Some(value), Urgency::Ordinary);
     }

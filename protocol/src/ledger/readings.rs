@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, ClaimId, ClusterId, InvitationId, PeerId, TaskId};
 use crate::ledger::record::RecordKey;
+use crate::market::mix::{Cluster, Mix, Needs};
 use crate::model::{Claim, Machine, Resources};
 use crate::wire::SignedVitals;
 
@@ -124,9 +125,37 @@ pub struct Readings {
     pub departed: std::collections::BTreeSet<PeerId>,
     /// The change records of each app.
     pub changes: BTreeMap<AppId, Vec<(PeerId, RecordKey)>>,
+    /// What tasks with GPUs typically need: those that run, and those that wait.
+    needs: Needs,
+    mix: Arc<Mix>,
+    /// How many machines there were when the mix was made.
+    mix_machines: usize,
 }
 
+/// Of one service, no more waiting tasks than this count as typical.
+const PENDING_MAX: u32 = 1_000;
+
 impl Readings {
+    /// What the cluster's tasks typically need; made anew when it has changed enough to matter.
+    pub fn mix(&mut self) -> Arc<Mix> {
+        if self.needs.is_other() || self.mix_machines != self.machines.len() {
+            let mut cluster = Cluster::default();
+            self.machines.values().for_each(|machine| cluster.add(&machine.capacity));
+            self.mix = Arc::new(self.needs.mix(&cluster));
+            self.mix_machines = self.machines.len();
+        }
+        self.mix.clone()
+    }
+
+    /// Reads how a steward fares with an app: what waits is typical, too.
+    pub fn stewardship(&mut self, owner: PeerId, app: AppId, stewardship: Stewardship) {
+        let count = |pending: &Pending| u64::from(pending.count.min(PENDING_MAX));
+        stewardship.pending.iter().for_each(|pending| self.needs.add(&pending.need, count(pending)));
+        if let Some(old) = self.stewardships.entry(app).or_default().insert(owner, stewardship) {
+            old.pending.iter().for_each(|pending| self.needs.sub(&pending.need, count(pending)));
+        }
+    }
+
     /// Reads a claim, or that it is forgotten; the app it belongs to.
     pub fn claim(&mut self, now_ms: u64, owner: PeerId, id: ClaimId, claim: Option<Arc<Claim>>) -> Option<AppId> {
         let task = self.tasks.get(&(owner, id)).cloned();
@@ -140,6 +169,7 @@ impl Readings {
         let task = claim.task.clone();
         if !claim.state.has_ended() {
             self.used.entry(owner).or_default().add(&claim.need);
+            self.needs.add(&claim.need, 1);
         }
         self.tasks.insert((owner, id), task.clone());
         let services = self.claims.entry(task.app.clone()).or_default();
@@ -161,6 +191,7 @@ impl Readings {
                 && let Some(used) = self.used.get_mut(&owner)
             {
                 used.sub(&old.claim.need);
+                self.needs.sub(&old.claim.need, 1);
             }
         }
         if entries.is_empty() {
@@ -192,8 +223,9 @@ impl Readings {
     }
 
     /// What is taken of a machine by claims that have not ended.
-    pub fn used(&self, machine: &PeerId) -> Resources {
-        self.used.get(machine).cloned().unwrap_or_default()
+    pub fn used(&self, machine: &PeerId) -> &Resources {
+        static NOTHING: Resources = Resources(BTreeMap::new());
+        self.used.get(machine).unwrap_or(&NOTHING)
     }
 
     /// The image that a name means: the one that was imported last.

@@ -1,20 +1,28 @@
 //! The steward's side of a bid: whom to ask, and who gets it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::wire::{Award, Bid, DeclineReason, Slot};
+use super::mix::Mix;
+use super::score::{Ask, Room, place};
+use super::wire::{Award, Bid, DeclineReason, Slot, Solicit};
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
+use crate::ledger::readings::Readings;
 use crate::model::Resources;
 
 /// How long a steward waits for bids, ms.
 pub const BIDS_MS: u64 = 150;
 /// An award that was not answered is sent again after this, ms.
 pub const AWARD_RETRY_MS: u64 = 400;
-/// How many machines are asked for bids, at least.
-pub const ASKED: usize = 8;
-/// How many machines are asked for bids, at most.
-pub const ASKED_MAX: usize = 32;
+/// How many bids are wanted, at least.
+pub const WANTED: usize = 8;
+/// How many bids are wanted, at most.
+pub const WANTED_MAX: usize = 32;
+/// How many machines are asked in one auction, those included that are asked in place of others who
+/// declined.
+pub const ASKED_MAX: usize = 64;
+/// Of how many machines that would do it is worked out what the task would strand there.
+pub const WEIGHED: usize = 128;
 
 /// A call for bids that is not decided yet.
 #[derive(Clone, Debug)]
@@ -23,7 +31,12 @@ pub struct Auction {
     pub service: String,
     pub revision: u64,
     pub slots: Vec<Slot>,
+    pub solicit: Arc<Solicit>,
+    /// How many bids are wanted.
+    pub wanted: usize,
     pub asked: BTreeSet<PeerId>,
+    /// Whom to ask in place of those who decline.
+    pub next: VecDeque<PeerId>,
     pub bids: BTreeMap<PeerId, Bid>,
     pub declines: BTreeMap<PeerId, DeclineReason>,
     pub deadline_ms: u64,
@@ -38,6 +51,16 @@ impl Auction {
         let answers = self.bids.len() + self.declines.len();
         let ready = self.bids.values().any(|bid| bid.count as usize >= self.slots.len() && bid.start_estimate_ms == 0);
         answers >= self.asked.len() || (self.alone && ready && 2 * answers >= self.asked.len())
+    }
+
+    /// Somebody declined: whom to ask instead, where fewer bids than wanted can still come.
+    pub fn instead(&mut self) -> Option<PeerId> {
+        if self.asked.len() - self.declines.len().min(self.asked.len()) >= self.wanted {
+            return None;
+        }
+        let next = self.next.pop_front()?;
+        self.asked.insert(next);
+        Some(next)
     }
 }
 
@@ -63,23 +86,95 @@ pub struct Candidate {
     pub has: u32,
     /// Thousandths of its scarcest resource that are free.
     pub free: u64,
+    /// It has GPUs: what a task strands there counts.
+    pub gpus: bool,
     /// Whether it has the image.
     pub image: bool,
     /// The last choice: its vitals are old.
     pub stale: bool,
 }
 
-/// Chooses whom to ask: a sample of `k` among the best `4k`, best first by spread, image and room.
-/// `draw` gives random numbers.
-pub fn choose(mut candidates: Vec<Candidate>, count: u32, mut draw: impl FnMut() -> u64) -> Vec<PeerId> {
-    let k = (count as usize / 4).clamp(ASKED, ASKED_MAX);
-    candidates.sort_by_key(|c| (c.fits == 0, c.stale, c.has, !c.image, u64::MAX - c.free, c.peer));
-    candidates.truncate(4 * k);
-    while candidates.len() > k {
-        let at = (draw() % candidates.len() as u64) as usize;
-        candidates.remove(at);
+impl Candidate {
+    /// A machine of this capacity, of which so much is used by the ledger's view. Whether it has tasks of
+    /// the service, the image and news of late is the caller's to say.
+    pub fn of(peer: PeerId, capacity: &Resources, used: &Resources, need: &Resources, count: u32) -> Self {
+        let fits = capacity.copies(used, need, count);
+        let gpus = capacity.has_gpus();
+        Self { peer, fits, has: 0, free: free_share(capacity, used), gpus, image: true, stale: false }
     }
-    candidates.into_iter().map(|candidate| candidate.peer).collect()
+}
+
+/// What one more task of this need would strand on a machine with GPUs, by what was read.
+pub fn cost_by(readings: &Readings, need: &Resources, mix: &Mix) -> impl Fn(&PeerId) -> i64 {
+    let ask = Ask::of(need);
+    move |peer| {
+        let machine = readings.machines.get(peer);
+        let room = machine.map(|machine| Room::of(&machine.capacity, readings.used(peer)));
+        room.and_then(|room| place(&room, &ask, mix)).map_or(i64::MAX, |placement| placement.cost)
+    }
+}
+
+/// How many bids are wanted for so many copies.
+pub fn wanted(count: u32) -> usize {
+    (count as usize / 4).clamp(WANTED, WANTED_MAX)
+}
+
+/// Chooses whom to ask, in this order: `wanted` machines at first, and one more for each that declines.
+/// `cost` tells what the task would strand on a machine with GPUs, by the ledger's view; `draw` gives
+/// random numbers.
+///
+/// The view lags behind what others place, and all would ask the same machines if they trusted it. So
+/// chance has a hand: without GPUs a sample of those with most room; with GPUs, where tasks are to be
+/// packed, a sample that favours the better ones and leaves none out.
+pub fn choose(
+    candidates: Vec<Candidate>,
+    wanted: usize,
+    cost: impl Fn(&PeerId) -> i64,
+    draw: impl FnMut() -> u64,
+) -> Vec<PeerId> {
+    let packs = candidates.iter().any(|candidate| candidate.gpus);
+    if packs { packing(candidates, cost, draw) } else { spreading(candidates, wanted, draw) }
+}
+
+/// A sample among the best `4 × wanted`, best first by spread, image and room.
+fn spreading(mut candidates: Vec<Candidate>, wanted: usize, mut draw: impl FnMut() -> u64) -> Vec<PeerId> {
+    candidates.sort_by_key(|c| (c.fits == 0, c.stale, c.has, !c.image, u64::MAX - c.free, c.peer));
+    candidates.truncate(4 * wanted);
+    let mut others = Vec::new();
+    while candidates.len() > wanted {
+        let at = (draw() % candidates.len() as u64) as usize;
+        others.push(candidates.remove(at));
+    }
+    // What was drawn last among the others stood longest.
+    let chosen = candidates.into_iter().chain(others.into_iter().rev());
+    chosen.take(ASKED_MAX).map(|candidate| candidate.peer).collect()
+}
+
+/// Of [`WEIGHED`] machines at random the better ones more often: the place in their order is the square of
+/// an even draw.
+fn packing(
+    mut candidates: Vec<Candidate>,
+    cost: impl Fn(&PeerId) -> i64,
+    mut draw: impl FnMut() -> u64,
+) -> Vec<PeerId> {
+    let mut fit: Vec<Candidate> = candidates.extract_if(.., |c| c.fits > 0 && !c.stale).collect();
+    for at in 0..fit.len().min(WEIGHED) {
+        let other = at + (draw() % (fit.len() - at) as u64) as usize;
+        fit.swap(at, other);
+    }
+    fit.truncate(WEIGHED);
+    fit.sort_by_cached_key(|c| (c.has, !c.image, if c.gpus { cost(&c.peer) } else { -(c.free as i64) }));
+    let mut order: Vec<PeerId> = Vec::with_capacity(ASKED_MAX);
+    while !fit.is_empty() && order.len() < ASKED_MAX {
+        let even = u128::from(draw());
+        let at = (even * even >> 64) * fit.len() as u128 >> 64;
+        order.push(fit.remove(at as usize).peer);
+    }
+    // The view may be wrong about the rest.
+    candidates.sort_by_key(|c| (c.fits == 0, c.stale, c.has, !c.image, u64::MAX - c.free, c.peer));
+    order.extend(candidates.into_iter().map(|candidate| candidate.peer));
+    order.truncate(ASKED_MAX);
+    order
 }
 
 /// Gives slots to bidders: spread over machines first (by the tasks of the service that each has),
@@ -148,11 +243,84 @@ mod tests {
         assert_eq!(awards.values().map(|(_, slots)| slots.len()).sum::<usize>(), 2);
     }
 
+    fn candidate(n: u8, gpus: bool) -> Candidate {
+        Candidate { peer: PeerId([n; 32]), fits: 1, has: 0, free: 0, gpus, image: true, stale: false }
+    }
+
+    fn chosen(machines: u8, gpus: bool, seed: u64) -> Vec<PeerId> {
+        let mut state = seed;
+        let draw = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state ^ (state >> 29)
+        };
+        choose((1..=machines).map(|n| candidate(n, gpus)).collect(), WANTED, |peer| i64::from(peer.0[0]), draw)
+    }
+
     #[test]
-    fn in_a_small_cluster_everybody_is_asked() {
-        let candidate =
-            |n: u8| Candidate { peer: PeerId([n; 32]), fits: 1, has: 0, free: 0, image: true, stale: false };
-        assert_eq!(choose((1..=5).map(candidate).collect(), 1, || 0).len(), 5);
-        assert_eq!(choose((1..=100).map(candidate).collect(), 1, || 3).len(), ASKED);
+    fn everybody_is_asked_at_most_once_and_in_a_small_cluster_everybody() {
+        for gpus in [false, true] {
+            for seed in 1..50 {
+                let all = chosen(5, gpus, seed);
+                assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 5);
+                let some = chosen(200, gpus, seed);
+                assert_eq!(some.iter().collect::<BTreeSet<_>>().len(), some.len());
+                assert!(some.len() >= 4 * WANTED && some.len() <= ASKED_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn packing_favours_what_strands_less_and_leaves_none_out() {
+        let mut times = [0u32; 101];
+        for seed in 0..2_000 {
+            chosen(100, true, seed).iter().take(WANTED).for_each(|peer| times[usize::from(peer.0[0])] += 1);
+        }
+        let (best, worst): (u32, u32) = (times[1..=25].iter().sum(), times[76..=100].iter().sum());
+        assert!(best > 2 * worst, "{best} of the best quarter, {worst} of the worst");
+        assert!(times[1..].iter().all(|times| *times > 0));
+    }
+
+    #[test]
+    fn who_does_not_fit_is_asked_last() {
+        let mut all: Vec<Candidate> = (1..=20).map(|n| candidate(n, true)).collect();
+        all.iter_mut().take(10).for_each(|full| full.fits = 0);
+        let order = choose(all, WANTED, |_| 0, || 0);
+        assert!(order.iter().take(10).all(|peer| peer.0[0] > 10));
+        assert_eq!(order.len(), 20);
+    }
+
+    #[test]
+    fn another_is_asked_for_each_that_declines_while_bids_are_wanted() {
+        let solicit = Solicit {
+            auction: 1,
+            app: crate::ids::AppId { namespace: "default".into(), name: "shop".into(), generation: 1 },
+            service: "web".into(),
+            count: 1,
+            need: Resources::default(),
+            priority: 0,
+            image: "host".into(),
+            constraints: Vec::new(),
+            deadline_ms: BIDS_MS,
+        };
+        let mut auction = Auction {
+            app: solicit.app.clone(),
+            service: "web".into(),
+            revision: 1,
+            slots: slots(1),
+            solicit: Arc::new(solicit),
+            wanted: 2,
+            asked: [1, 2].map(|n| PeerId([n; 32])).into(),
+            next: [3, 4].map(|n| PeerId([n; 32])).into(),
+            bids: BTreeMap::new(),
+            declines: BTreeMap::new(),
+            deadline_ms: 0,
+            alone: false,
+        };
+        assert_eq!(auction.instead(), None);
+        for (declined, instead) in [(1, Some(3)), (2, Some(4)), (3, None)] {
+            auction.declines.insert(PeerId([declined; 32]), DeclineReason::Draining);
+            assert_eq!(auction.instead(), instead.map(|n| PeerId([n; 32])));
+        }
+        assert!(!auction.is_ripe());
     }
 }

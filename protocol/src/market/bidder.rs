@@ -5,10 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::constraint;
+use super::mix::Mix;
+use super::score::{Ask, Room, place};
 use super::wire::{Award, Bid, Decline, DeclineReason, Solicit};
 use crate::ids::{BidId, ClaimId, PeerId};
 use crate::model::resources::CPU_MILLIS;
-use crate::model::{Claim, PortBinding, PortSpec, Resources, TaskSpec};
+use crate::model::{Claim, Machine, PortBinding, PortSpec, Resources, TaskSpec};
 
 /// How long a reservation lives, ms.
 pub const RESERVATION_MS: u64 = 3_000;
@@ -24,9 +27,22 @@ pub const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
 pub struct Reservation {
     pub steward: PeerId,
     pub auction: u64,
+    /// What each copy takes, GPUs aside.
     pub need: Resources,
+    /// The GPUs that were chosen for each copy; empty where none are asked for.
+    pub gpus: Vec<Resources>,
     pub count: u32,
+    pub score: i64,
     pub expires_ms: u64,
+}
+
+impl Reservation {
+    /// What one copy takes, counted from 0.
+    pub fn need_of(&self, copy: usize) -> Resources {
+        let mut need = self.need.clone();
+        self.gpus.get(copy).into_iter().for_each(|gpus| need.add(gpus));
+        need
+    }
 }
 
 /// One of this machine's own claims.
@@ -63,6 +79,11 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub struct Bidder {
     pub capacity: Resources,
+    /// The machine's name and labels, for constraints.
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// What the cluster's tasks typically need; only a machine with GPUs has use for it.
+    pub mix: Arc<Mix>,
     /// Why this machine takes nothing, if it does not.
     pub closed: Option<DeclineReason>,
     pub claims: BTreeMap<ClaimId, Mine>,
@@ -74,6 +95,13 @@ pub struct Bidder {
 }
 
 impl Bidder {
+    /// Takes over what the machine's own record says.
+    pub fn describe(&mut self, machine: &Machine) {
+        self.capacity = machine.capacity.clone();
+        self.name = machine.name.clone();
+        self.labels = machine.labels.clone();
+    }
+
     /// What claims that have not ended take.
     pub fn used(&self) -> &Resources {
         &self.used
@@ -91,11 +119,17 @@ impl Bidder {
     ) -> Answer {
         let again = self.reservations.iter().find(|(_, r)| r.steward == steward && r.auction == solicit.auction);
         if let Some((bid, reservation)) = again {
-            return Answer::Bid(self.bid(solicit, *bid, reservation.count, images));
+            return Answer::Bid(bid_of(reservation, *bid, images));
         }
         let decline = |reason| Answer::Decline(Decline { auction: solicit.auction, reason });
         if let Some(reason) = &self.closed {
             return decline(reason.clone());
+        }
+        if solicit.need.has_gpus() {
+            return decline(DeclineReason::Unsupported("a GPU that is asked for by its number".into()));
+        }
+        if let Some(unmet) = constraint::unmet(&solicit.constraints, &self.name, &self.labels) {
+            return decline(DeclineReason::Constraint(unmet.to_string()));
         }
         if !images.known {
             return decline(DeclineReason::NoImage(solicit.image.clone()));
@@ -106,9 +140,14 @@ impl Bidder {
         let mut taken = self.used.clone();
         taken.add(&self.reserved);
         let count = self.capacity.copies(&taken, &solicit.need, solicit.count);
-        if count > 0 && self.reservations.len() < RESERVATIONS_MAX {
-            self.reserve(now_ms, steward, solicit, count, bid);
-            return Answer::Bid(self.bid(solicit, bid, count, images));
+        if count > 0
+            && self.reservations.len() < RESERVATIONS_MAX
+            && let Some(reservation) = self.reserve(now_ms, steward, solicit, count, &taken, images)
+        {
+            let answer = Answer::Bid(bid_of(&reservation, bid, images));
+            self.reservations.insert(bid, reservation);
+            self.recount_reserved();
+            return answer;
         }
         if self.capacity.copies(&self.used, &solicit.need, 1) > 0 && self.waiting.len() < WAITING_MAX {
             self.waiting.push_back(Waiting { steward, solicit: solicit.clone(), until_ms });
@@ -117,30 +156,53 @@ impl Bidder {
         decline(DeclineReason::Full(self.capacity.lacks(&taken, &solicit.need).unwrap_or_default()))
     }
 
-    fn reserve(&mut self, now_ms: u64, steward: PeerId, solicit: &Solicit, count: u32, bid: BidId) {
+    /// Room for `count` copies, or as many as can be bound to GPUs; `None` where that is none.
+    fn reserve(
+        &self,
+        now_ms: u64,
+        steward: PeerId,
+        solicit: &Solicit,
+        count: u32,
+        taken: &Resources,
+        images: Images<'_>,
+    ) -> Option<Reservation> {
         let expires_ms = now_ms + RESERVATION_MS;
-        let reservation =
-            Reservation { steward, auction: solicit.auction, need: solicit.need.clone(), count, expires_ms };
-        self.reservations.insert(bid, reservation);
-        self.recount_reserved();
+        let auction = solicit.auction;
+        let bonus = if images.present { 1000 } else { 0 };
+        if !self.capacity.has_gpus() {
+            let (need, score) = (solicit.need.clone(), self.score(&solicit.need) + bonus);
+            return Some(Reservation { steward, auction, need, gpus: Vec::new(), count, score, expires_ms });
+        }
+        let ask = Ask::of(&solicit.need);
+        let names: Vec<&str> = self.capacity.gpus(taken).map(|(name, _)| name).collect();
+        let mut room = Room::of(&self.capacity, taken);
+        let mut gpus = Vec::new();
+        let first = place(&room, &ask, &self.mix)?;
+        let score = bonus - first.cost;
+        if !ask.wants_gpus() {
+            let need = solicit.need.clone();
+            return Some(Reservation { steward, auction, need, gpus, count, score, expires_ms });
+        }
+        let mut next = Some(first);
+        while let Some(placement) = next {
+            let bound = placement.gpus.iter().filter_map(|(gpu, taken)| Some((names.get(*gpu)?.to_string(), *taken)));
+            gpus.push(Resources(bound.collect()));
+            room.take(&ask, &placement);
+            next = if gpus.len() < count as usize { place(&room, &ask, &self.mix) } else { None };
+        }
+        let (need, count) = (solicit.need.without_gpus(), gpus.len() as u32);
+        Some(Reservation { steward, auction, need, gpus, count, score, expires_ms })
     }
 
-    fn bid(&self, solicit: &Solicit, bid: BidId, count: u32, images: Images<'_>) -> Bid {
-        let start_estimate_ms = if images.present { 0 } else { 2_000 };
-        let score = self.score(&solicit.need, images);
-        Bid { auction: solicit.auction, bid, count, score, start_estimate_ms }
-    }
-
-    /// What only the machine knows, in thousandths: the share of each dimension that stays free
-    /// after one more task, and a bonus for an image that is here.
-    fn score(&self, need: &Resources, images: Images<'_>) -> i64 {
+    /// What a machine without GPUs knows, in thousandths: the share of its scarcest dimension that stays
+    /// free after one more task.
+    fn score(&self, need: &Resources) -> i64 {
         let share = |name: &String| {
             let capacity = self.capacity.get(name).max(1);
             let free = self.capacity.free(&self.used, name).saturating_sub(need.get(name));
             (free.saturating_mul(1000) / capacity) as i64
         };
-        let scarcest = self.capacity.0.keys().map(share).min().unwrap_or(0);
-        scarcest + if images.present { 1000 } else { 0 }
+        self.capacity.0.keys().map(share).min().unwrap_or(0)
     }
 
     /// A steward needs its reservation no more; solicitations that can be looked at again.
@@ -264,6 +326,7 @@ impl Bidder {
                 let sum = self.reserved.0.entry(name.clone()).or_default();
                 *sum = sum.saturating_add(amount.saturating_mul(u64::from(reservation.count)));
             }
+            reservation.gpus.iter().for_each(|gpus| self.reserved.add(gpus));
         }
     }
 
@@ -271,6 +334,12 @@ impl Bidder {
     pub fn promised_millis(&self) -> u64 {
         self.used.get(CPU_MILLIS).saturating_mul(1000) / self.capacity.get(CPU_MILLIS).max(1)
     }
+}
+
+fn bid_of(reservation: &Reservation, bid: BidId, images: Images<'_>) -> Bid {
+    let start_estimate_ms = if images.present { 0 } else { 2_000 };
+    let (auction, count, score) = (reservation.auction, reservation.count, reservation.score);
+    Bid { auction, bid, count, score, start_estimate_ms }
 }
 
 /// What a machine knows of the image that a solicitation names.
@@ -294,7 +363,17 @@ mod tests {
         let app = AppId { namespace: "default".into(), name: "shop".into(), generation: 1 };
         let need = Resources::of(500, 100);
         let (service, image) = ("web".into(), "host".into());
-        Arc::new(Solicit { auction, app, service, count, need, priority: 0, image, deadline_ms: 150 })
+        Arc::new(Solicit {
+            auction,
+            app,
+            service,
+            count,
+            need,
+            priority: 0,
+            image,
+            constraints: Vec::new(),
+            deadline_ms: 150,
+        })
     }
 
     fn ask(bidder: &mut Bidder, now_ms: u64, auction: u64, count: u32) -> Answer {

@@ -3,4 +3,7 @@
 
 pub mod auction;
 pub mod bidder;
+pub mod constraint;
+pub mod mix;
+pub mod score;
 pub mod wire;

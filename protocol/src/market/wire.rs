@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::constraint::Constraint;
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::model::{OnLost, PortSpec, Resources};
 
@@ -20,6 +21,9 @@ pub struct Solicit {
     pub need: Resources,
     pub priority: i32,
     pub image: String,
+    /// What a machine must meet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
     /// The steward decides this many milliseconds after it asked.
     pub deadline_ms: u64,
 }
@@ -53,6 +57,8 @@ pub enum DeclineReason {
     /// It is full now; the dimension that is short.
     Full(String),
     Draining,
+    /// It is not what this constraint wants.
+    Constraint(String),
     /// It runs nothing, for this reason.
     NoExecutor(String),
     /// Neither it nor anybody it knows has the image.
@@ -67,6 +73,7 @@ impl std::fmt::Display for DeclineReason {
             DeclineReason::TooSmall(dimension) => write!(f, "too small: {dimension}"),
             DeclineReason::Full(dimension) => write!(f, "full: {dimension}"),
             DeclineReason::Draining => f.write_str("draining"),
+            DeclineReason::Constraint(constraint) => write!(f, "not {constraint}"),
             DeclineReason::NoExecutor(reason) => write!(f, "runs nothing: {reason}"),
             DeclineReason::NoImage(image) => write!(f, "image {image} not found"),
             DeclineReason::Unsupported(what) => write!(f, "not supported: {what}"),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::resources::{CPU_MILLIS, MEMORY_BYTES, Resources};
+use crate::market::constraint::Constraint;
 
 /// What a service needs when its file says nothing: counted against the machine, not limited.
 pub const DEFAULT_CPU_MILLIS: u64 = 100;
@@ -46,6 +47,9 @@ pub struct ServiceSpec {
     /// `deploy.resources.limits`: what the kernel enforces; `cpu_millis`, `memory_bytes`, `pids`.
     #[serde(default)]
     pub limits: Resources,
+    /// `deploy.placement.constraints`: which machines will do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
     /// What becomes of a task whose machine was lost.
     #[serde(default)]
     pub on_lost: OnLost,
