@@ -1,16 +1,18 @@
 # make demo    three machines in network namespaces, an app in containers, a death, a replacement
 # make test    everything that must hold: format, clippy, unit and property tests, simulator, lab
 # make bench   medians and their spread, beside what is promised (BENCH=--quick for a glance)
+# make openb   how well GPUs are packed on a production trace (OPENB=DIR; default ../shared/traces/openb)
 # make soak    ten thousand seeds of the simulator (SEEDS=1..10000 PEERS=10)
 # make lab     the lab alone
 # make build   rialtod and rialto, in target/release
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 BENCH ?=
+OPENB ?= ../shared/traces/openb
 SEEDS ?= 1..10000
 PEERS ?= 10
 
-.PHONY: build demo test lab bench soak setup install clean
+.PHONY: build demo test lab bench openb soak setup install clean
 
 build: setup
 	cargo build --release --workspace
@@ -26,6 +28,12 @@ lab: setup
 
 bench: build
 	$(TARGET)/bench $(BENCH)
+
+openb: build
+	for list in default multigpu50; do \
+	  $(TARGET)/openb --nodes $(OPENB)/openb_node_list_gpu_node.csv --tasks $(OPENB)/openb_pod_list_$$list.csv \
+	    --bids 8 --lag 0,100,1000 --seeds 10 || exit 1; \
+	done
 
 soak: build
 	$(TARGET)/sim --seeds $(SEEDS) --peers $(PEERS)

@@ -7,8 +7,10 @@
 //! The format is the Compose specification's (<https://compose-spec.io>); `docs/app-file.md` lists
 //! the keys that are honoured.
 
+mod devices;
 mod environment;
 mod parse;
+mod placement;
 mod ports;
 mod quantity;
 mod service;
@@ -33,6 +35,10 @@ pub const REPLICAS_MAX: u32 = 100_000;
 pub const SERVICES_MAX: usize = 1_000;
 /// The most ports of one service.
 pub const PORTS_MAX: usize = 100;
+/// The most constraints of one service.
+pub const CONSTRAINTS_MAX: usize = 32;
+/// The most entries of `devices` and of `generic_resources`.
+pub const RESOURCES_MAX: usize = 32;
 /// The most mistakes that are told of at once.
 pub const PROBLEMS_MAX: usize = 20;
 

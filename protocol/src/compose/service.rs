@@ -3,7 +3,7 @@
 use super::parse::{Reader, join};
 use super::quantity::{self, shown};
 use super::tree::{Node, Place, Value};
-use super::{REPLICAS_MAX, environment, ports, support, words};
+use super::{REPLICAS_MAX, devices, environment, placement, ports, support, words};
 use crate::model::resources::{CPU_MILLIS, MEMORY_BYTES};
 use crate::model::{PortSpec, Resources, Restart, ServiceSpec};
 
@@ -110,6 +110,9 @@ fn deploy(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSpec
         };
         service.replicas = reader.value(&entry.value, &join(path, "replicas"), read).unwrap_or(1);
     }
+    if let Some(entry) = level.remove("placement") {
+        service.constraints = placement::constraints(reader, entry.value, &join(path, "placement"));
+    }
     let Some(entry) = level.remove("resources") else { return };
     let path = join(path, "resources");
     let Some(mut level) = reader.level(entry.value, &path, &support::RESOURCES) else { return };
@@ -133,6 +136,17 @@ fn amounts(reader: &mut Reader, node: Node, path: &str, limits: bool) -> Resourc
     let level = if limits { &support::LIMITS } else { &support::RESERVATIONS };
     let Some(level) = reader.level(node, path, level) else { return amounts };
     for (key, entry) in level {
+        match key {
+            "devices" => {
+                devices::devices(reader, entry.value, &join(path, key), &mut amounts);
+                continue;
+            }
+            "generic_resources" => {
+                devices::generic(reader, entry.value, &join(path, key), &mut amounts);
+                continue;
+            }
+            _ => {}
+        }
         let (dimension, read): (_, ReadAmount) = match (key, limits) {
             ("cpus", true) => (CPU_MILLIS, quantity::cpus_limit),
             ("cpus", false) => (CPU_MILLIS, quantity::cpus),

@@ -111,16 +111,26 @@ pub const SERVICE: Level = Level {
 
 pub const DEPLOY: Level = Level {
     name: "deploy",
-    honoured: &["replicas", "resources"],
-    compose: &["endpoint_mode", "labels", "mode", "placement", "restart_policy", "rollback_config", "update_config"],
+    honoured: &["replicas", "resources", "placement"],
+    compose: &["endpoint_mode", "labels", "mode", "restart_policy", "rollback_config", "update_config"],
 };
+
+pub const PLACEMENT: Level =
+    Level { name: "deploy.placement", honoured: &["constraints"], compose: &["preferences", "max_replicas_per_node"] };
 
 pub const RESOURCES: Level = Level { name: "deploy.resources", honoured: &["limits", "reservations"], compose: &[] };
 
 pub const LIMITS: Level = Level { name: "limits", honoured: &["cpus", "memory", "pids"], compose: &["devices"] };
 
 pub const RESERVATIONS: Level =
-    Level { name: "reservations", honoured: &["cpus", "memory"], compose: &["pids", "devices", "generic_resources"] };
+    Level { name: "reservations", honoured: &["cpus", "memory", "devices", "generic_resources"], compose: &["pids"] };
+
+pub const DEVICE: Level =
+    Level { name: "a device", honoured: &["capabilities", "count"], compose: &["driver", "device_ids", "options"] };
+
+pub const GENERIC: Level = Level { name: "a generic resource", honoured: &["discrete_resource_spec"], compose: &[] };
+
+pub const DISCRETE: Level = Level { name: "discrete_resource_spec", honoured: &["kind", "value"], compose: &[] };
 
 pub const PORT: Level = Level {
     name: "a port",

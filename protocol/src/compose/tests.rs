@@ -97,6 +97,22 @@ fn every_honoured_key_is_read() {
 }
 
 #[test]
+fn gpus_and_countable_resources_are_reserved() {
+    let reserved = |body: &str| service(&format!("deploy: {{resources: {{reservations: {body}}}}}")).need();
+    assert_eq!(reserved("{devices: [{capabilities: [gpu], count: 2}]}").get("gpu"), 2);
+    let generic = "{generic_resources: [{discrete_resource_spec: {kind: gpu_milli, value: 250}}, \
+                   {discrete_resource_spec: {kind: licence, value: '3'}}]}";
+    assert_eq!((reserved(generic).get("gpu_milli"), reserved(generic).get("licence")), (250, 3));
+}
+
+#[test]
+fn constraints_are_read() {
+    let web = service("deploy: {placement: {constraints: [node.labels.disk == ssd, 'node.hostname!=m1']}}");
+    let told: Vec<String> = web.constraints.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["node.labels.disk == ssd", "node.hostname != m1"]);
+}
+
+#[test]
 fn the_examples_are_read() {
     let examples =
         [include_str!("../../../examples/web/compose.yaml"), include_str!("../../../examples/hello/compose.yaml")];
@@ -168,6 +184,16 @@ fn mistakes_are_told_with_their_place_and_a_way_out() {
         "deploy",
         service(
             "deploy: {replicas: -1, mode: global, resources: {limits: {cpus: 0, memory: 5x, pids: 0}, reservations: {pids: 5}}}"
+        )
+    );
+    insta::assert_snapshot!(
+        "placement",
+        service("deploy: {placement: {constraints: [node.role == manager, node.labels.a, [x]], preferences: []}}")
+    );
+    insta::assert_snapshot!(
+        "resources",
+        service(
+            "deploy: {resources: {reservations: {devices: [{capabilities: [tpu]}, {capabilities: [gpu]}, {capabilities: [gpu], count: all, driver: nvidia}], generic_resources: [{}, {discrete_resource_spec: {kind: 'gpu_milli:0', value: 1}}, {discrete_resource_spec: {kind: gpu_milli, value: 1001}}, {discrete_resource_spec: {kind: cpus, value: 1}}]}}}"
         )
     );
     insta::assert_snapshot!("replicas", service("deploy: {replicas: 100001}"));

@@ -124,8 +124,9 @@ pub fn wanted(count: u32) -> usize {
 /// random numbers.
 ///
 /// The view lags behind what others place, and all would ask the same machines if they trusted it. So
-/// chance has a hand: without GPUs a sample of those with most room; with GPUs, where tasks are to be
-/// packed, a sample that favours the better ones and leaves none out.
+/// chance has a hand. Without GPUs a sample of those with most room is asked; with GPUs, where tasks are to be
+/// packed, a sample that favours the better ones and leaves none out. Machines that are full by the view
+/// are asked only to make up the number: room may be free again.
 pub fn choose(
     candidates: Vec<Candidate>,
     wanted: usize,
@@ -133,20 +134,22 @@ pub fn choose(
     draw: impl FnMut() -> u64,
 ) -> Vec<PeerId> {
     let packs = candidates.iter().any(|candidate| candidate.gpus);
-    if packs { packing(candidates, cost, draw) } else { spreading(candidates, wanted, draw) }
+    if packs { packing(candidates, wanted, cost, draw) } else { spreading(candidates, wanted, draw) }
 }
 
 /// A sample among the best `4 × wanted`, best first by spread, image and room.
 fn spreading(mut candidates: Vec<Candidate>, wanted: usize, mut draw: impl FnMut() -> u64) -> Vec<PeerId> {
     candidates.sort_by_key(|c| (c.fits == 0, c.stale, c.has, !c.image, u64::MAX - c.free, c.peer));
-    candidates.truncate(4 * wanted);
+    let fit = candidates.iter().filter(|candidate| candidate.fits > 0).count();
+    candidates.truncate(fit.max(wanted).min(4 * wanted));
     let mut others = Vec::new();
     while candidates.len() > wanted {
         let at = (draw() % candidates.len() as u64) as usize;
         others.push(candidates.remove(at));
     }
     // What was drawn last among the others stood longest.
-    let chosen = candidates.into_iter().chain(others.into_iter().rev());
+    let others = others.into_iter().rev().filter(|other| other.fits > 0);
+    let chosen = candidates.into_iter().chain(others);
     chosen.take(ASKED_MAX).map(|candidate| candidate.peer).collect()
 }
 
@@ -154,6 +157,7 @@ fn spreading(mut candidates: Vec<Candidate>, wanted: usize, mut draw: impl FnMut
 /// an even draw.
 fn packing(
     mut candidates: Vec<Candidate>,
+    wanted: usize,
     cost: impl Fn(&PeerId) -> i64,
     mut draw: impl FnMut() -> u64,
 ) -> Vec<PeerId> {
@@ -167,13 +171,12 @@ fn packing(
     let mut order: Vec<PeerId> = Vec::with_capacity(ASKED_MAX);
     while !fit.is_empty() && order.len() < ASKED_MAX {
         let even = u128::from(draw());
-        let at = (even * even >> 64) * fit.len() as u128 >> 64;
+        let at = (((even * even) >> 64) * fit.len() as u128) >> 64;
         order.push(fit.remove(at as usize).peer);
     }
-    // The view may be wrong about the rest.
     candidates.sort_by_key(|c| (c.fits == 0, c.stale, c.has, !c.image, u64::MAX - c.free, c.peer));
-    order.extend(candidates.into_iter().map(|candidate| candidate.peer));
-    order.truncate(ASKED_MAX);
+    let missing = wanted.saturating_sub(order.len());
+    order.extend(candidates.into_iter().take(missing).map(|candidate| candidate.peer));
     order
 }
 
@@ -285,8 +288,8 @@ mod tests {
         let mut all: Vec<Candidate> = (1..=20).map(|n| candidate(n, true)).collect();
         all.iter_mut().take(10).for_each(|full| full.fits = 0);
         let order = choose(all, WANTED, |_| 0, || 0);
-        assert!(order.iter().take(10).all(|peer| peer.0[0] > 10));
-        assert_eq!(order.len(), 20);
+        assert_eq!(order.len(), 10);
+        assert!(order.iter().all(|peer| peer.0[0] > 10));
     }
 
     #[test]

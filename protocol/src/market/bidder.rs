@@ -394,6 +394,50 @@ mod tests {
         assert!(matches!(ask(&mut bidder, RESERVATION_MS, 4, 9), Answer::Bid(Bid { count: 4, .. })));
     }
 
+    fn ask_for(bidder: &mut Bidder, auction: u64, count: u32, need: Resources) -> Answer {
+        let solicit = Arc::new(Solicit { need, ..Solicit::clone(&solicit(auction, count)) });
+        let images = Images { known: true, present: true, name: "host" };
+        bidder.solicited(0, STEWARD, &solicit, 150, images, BidId([auction as u8; 16]))
+    }
+
+    #[test]
+    fn gpus_are_bound_when_they_are_reserved() {
+        let mut bidder = Bidder { capacity: Resources::of(9000, 9000), ..Default::default() };
+        (0..2).for_each(|gpu| bidder.capacity.set(format!("gpu_milli:{gpu}"), 1000));
+        let mut share = Resources::of(1, 1);
+        share.set("gpu_milli", 400);
+        assert!(matches!(ask_for(&mut bidder, 1, 9, share.clone()), Answer::Bid(Bid { count: 4, .. })));
+        let reservation = bidder.reservation(&BidId([1; 16])).unwrap().clone();
+        for copy in 0..4 {
+            let need = reservation.need_of(copy);
+            assert!(need.has_gpus() && need.get("gpu_milli") == 0);
+        }
+        let mut whole = Resources::of(1, 1);
+        whole.set("gpu", 1);
+        assert!(matches!(ask_for(&mut bidder, 2, 1, whole.clone()), Answer::Later), "all are reserved in part");
+        bidder.released(&BidId([1; 16]));
+        assert!(matches!(ask_for(&mut bidder, 3, 9, whole.clone()), Answer::Bid(Bid { count: 2, .. })));
+        whole.set("gpu", 3);
+        let Answer::Decline(decline) = ask_for(&mut bidder, 4, 1, whole) else { panic!("three of two") };
+        assert_eq!(decline.reason, DeclineReason::TooSmall("gpu".into()));
+        let mut numbered = Resources::of(1, 1);
+        numbered.set("gpu_milli:0", 10);
+        assert!(matches!(ask_for(&mut bidder, 5, 1, numbered), Answer::Decline(_)), "by its number");
+    }
+
+    #[test]
+    fn a_constraint_that_is_not_met_is_the_reason() {
+        let mut bidder = Bidder { capacity: Resources::of(9000, 9000), ..Default::default() };
+        let constraints = vec!["node.labels.disk == ssd".parse().unwrap()];
+        let solicit = Arc::new(Solicit { constraints, ..Solicit::clone(&solicit(1, 1)) });
+        let images = Images { known: true, present: true, name: "host" };
+        let ask = |bidder: &mut Bidder| bidder.solicited(0, STEWARD, &solicit, 150, images, BidId([1; 16]));
+        let Answer::Decline(decline) = ask(&mut bidder) else { panic!("it has no such label") };
+        assert_eq!(decline.reason.to_string(), "not node.labels.disk == ssd");
+        bidder.labels.insert("disk".into(), "ssd".into());
+        assert!(matches!(ask(&mut bidder), Answer::Bid(_)));
+    }
+
     #[test]
     fn a_waiting_call_is_declined_at_its_deadline() {
         let mut bidder = Bidder { capacity: Resources::of(500, 1000), ..Default::default() };

@@ -158,3 +158,152 @@ fn priced(room: &Room, ask: &Ask, mix: &Mix, before: u64, gpus: Vec<(usize, u64)
     placement.cost = (stranded + left_over).clamp(i128::from(i64::MIN / 4), i128::from(i64::MAX / 4)) as i64;
     placement
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::market::mix::{Cluster, Needs};
+
+    fn ask(cpu_millis: u64, whole: u64, share: u64) -> Ask {
+        Ask { cpu_millis, memory_bytes: 1, whole, share }
+    }
+
+    fn need(ask: &Ask) -> Resources {
+        let mut need = Resources::of(ask.cpu_millis, ask.memory_bytes);
+        [(GPUS, ask.whole), (GPU_SHARE, ask.share)].into_iter().for_each(|(name, amount)| need.set(name, amount));
+        need
+    }
+
+    /// Of a cluster with 8 cores and 8 bytes for every GPU.
+    fn mix(asks: &[(Ask, u64)]) -> Mix {
+        let mut needs = Needs::default();
+        asks.iter().for_each(|(ask, count)| needs.add(&need(ask), *count));
+        needs.mix(&Cluster { cpu_millis: 80_000, memory_bytes: 80, gpus: 10 })
+    }
+
+    fn room(cpu_millis: u64, gpus: &[u64]) -> Room {
+        Room { cpu_millis, memory_bytes: 1 << 30, gpus: gpus.to_vec() }
+    }
+
+    #[test]
+    fn a_share_goes_where_it_fits_exactly() {
+        let mix = mix(&[(ask(1000, 0, 500), 500), (ask(1000, 1, 0), 500)]);
+        let placed = place(&room(64_000, &[1000, 700, 500, 1000]), &ask(1000, 0, 500), &mix).unwrap();
+        assert_eq!(placed.gpus, [(2, 500)]);
+    }
+
+    #[test]
+    fn a_machine_whose_processors_would_run_out_before_its_gpus_is_the_worse_one() {
+        let mix = mix(&[(ask(8_000, 1, 0), 1_000)]);
+        let greedy = ask(30_000, 1, 0);
+        let tight = place(&room(32_000, &[1000; 4]), &greedy, &mix).unwrap();
+        let ample = place(&room(64_000, &[1000; 4]), &greedy, &mix).unwrap();
+        assert!(ample.cost < tight.cost);
+        let none = ask(30_000, 0, 0);
+        let cost = |room: Room| place(&room, &none, &mix).map(|placement| placement.cost);
+        assert!(cost(room(96_000, &[0, 0])) < cost(room(32_000, &[1000; 4])));
+    }
+
+    #[test]
+    fn bound_and_asked_needs_are_one_class() {
+        let bound = |gpus: &[(&str, u64)]| {
+            let mut bound = Resources::of(5, 6);
+            gpus.iter().for_each(|(name, taken)| bound.set(*name, *taken));
+            Ask::of(&bound)
+        };
+        assert_eq!(bound(&[("gpu_milli:0", 1000), ("gpu_milli:11", 1000)]), bound(&[(GPUS, 2)]));
+        assert_eq!(bound(&[("gpu_milli:3", 250)]), bound(&[(GPU_SHARE, 250)]));
+        assert_eq!(bound(&[(GPU_SHARE, 1000)]), bound(&[(GPUS, 1)]));
+    }
+
+    fn any_room() -> impl Strategy<Value = Room> {
+        let gpus = proptest::collection::vec(prop_oneof![Just(0), Just(1000), 0..=1000u64], 0..9);
+        (0..200_000u64, 0..1_000u64, gpus).prop_map(|(cpu_millis, memory_bytes, gpus)| Room {
+            cpu_millis,
+            memory_bytes,
+            gpus,
+        })
+    }
+
+    fn any_ask() -> impl Strategy<Value = Ask> {
+        let gpus = prop_oneof![
+            Just((0, 0)),
+            (1..9u64).prop_map(|n| (n, 0)),
+            (1..1000u64).prop_map(|x| (0, x)),
+            Just((1, 300))
+        ];
+        (0..100_000u64, 0..500u64, gpus).prop_map(|(cpu_millis, memory_bytes, (whole, share))| Ask {
+            cpu_millis,
+            memory_bytes,
+            whole,
+            share,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_placed_is_what_was_asked_and_is_there(
+            room in any_room(), ask in any_ask(), typical in proptest::collection::vec((any_ask(), 1..50u64), 0..80),
+        ) {
+            let mix = mix(&typical);
+            let Some(placed) = place(&room, &ask, &mix) else {
+                let mut capacity = Resources::of(room.cpu_millis, room.memory_bytes);
+                room.gpus.iter().enumerate().for_each(|(n, free)| capacity.set(format!("{GPU_PREFIX}{n}"), *free));
+                // Shares beside whole ones are counted apart, so that more may seem to fit.
+                prop_assert!((ask.whole > 0 && ask.share > 0) || capacity.lacks(&Resources::default(), &need(&ask)).is_some());
+                return Ok(());
+            };
+            let mut taken: Vec<u64> = placed.gpus.iter().map(|(_, taken)| *taken).collect();
+            taken.sort_unstable();
+            let mut asked: Vec<u64> = (0..ask.whole).map(|_| GPU_WHOLE).chain(Some(ask.share).filter(|x| *x > 0)).collect();
+            asked.sort_unstable();
+            prop_assert_eq!(taken, asked);
+            let mut left = room.gpus.clone();
+            for (gpu, taken) in &placed.gpus {
+                prop_assert!(left[*gpu] >= *taken);
+                left[*gpu] -= taken;
+            }
+            prop_assert!(room.cpu_millis >= ask.cpu_millis && room.memory_bytes >= ask.memory_bytes);
+        }
+
+        #[test]
+        fn no_gpu_of_the_machine_is_a_better_place_for_a_share(room in any_room(), share in 1..1000u64, cpu in 0..9_000u64) {
+            let mix = mix(&[(ask(4_000, 0, 300), 7), (ask(8_000, 2, 0), 5)]);
+            let ask = Ask { memory_bytes: 0, ..ask(cpu, 0, share) };
+            let Some(placed) = place(&room, &ask, &mix) else { return Ok(()) };
+            for (gpu, _) in room.gpus.iter().enumerate().filter(|(_, free)| **free >= share) {
+                let other = priced(&room, &ask, &mix, room.fragments(&mix), vec![(gpu, share)]);
+                prop_assert!(placed.cost <= other.cost);
+            }
+        }
+
+        #[test]
+        fn no_more_is_stranded_than_is_free(room in any_room(), typical in proptest::collection::vec((any_ask(), 1..50u64), 0..80)) {
+            let mix = mix(&typical);
+            let free: u64 = room.gpus.iter().sum();
+            prop_assert!(room.fragments(&mix) <= free * mix.weight);
+        }
+
+        #[test]
+        fn what_came_and_went_is_as_if_it_had_never_been(typical in proptest::collection::vec((any_ask(), 1..50u64), 0..80)) {
+            let mut needs = Needs::default();
+            typical.iter().for_each(|(ask, count)| needs.add(&need(ask), *count));
+            typical.iter().for_each(|(ask, count)| needs.sub(&need(ask), *count));
+            prop_assert_eq!(needs.mix(&Cluster::default()), Needs::default().mix(&Cluster::default()));
+        }
+
+        #[test]
+        fn numbers_out_of_all_bounds_break_nothing(cpu in any::<u64>(), memory in any::<u64>(), whole in any::<u64>(), share in any::<u64>()) {
+            let ask = Ask { cpu_millis: cpu, memory_bytes: memory, whole, share };
+            let mut needs = Needs::default();
+            needs.add(&need(&ask), 3);
+            let mix = needs.mix(&Cluster { cpu_millis: cpu, memory_bytes: memory, gpus: whole % 5 });
+            place(&Room { cpu_millis: cpu, memory_bytes: memory, gpus: vec![1000, 400] }, &ask, &mix);
+            place(&Room { cpu_millis: u64::MAX, memory_bytes: u64::MAX, gpus: vec![1000, 400] }, &Ask::of(&Resources::of(5, 5)), &mix);
+        }
+    }
+}
