@@ -1,147 +1,22 @@
 //! Images: an OCI layout made here of the machine's static busybox, good ones and hostile ones.
 
 mod executor_support;
+mod images_support;
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use executor_support::*;
 use futures::future::BoxFuture;
+use images_support::*;
 use rialto_node::executor::images::{Bytes, Fetch, ImageError, Images};
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::PeerId;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 const BUSYBOX: &str = "/bin/busybox";
-
-/// A layout that is being put together.
-struct Layout(tempfile::TempDir);
-
-impl Layout {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("blobs/sha256")).unwrap();
-        fs::write(folder.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn blob(&self, bytes: &[u8]) -> String {
-        let hex = hex(bytes);
-        fs::write(self.path().join("blobs/sha256").join(&hex), bytes).unwrap();
-        format!("sha256:{hex}")
-    }
-
-    /// Finishes it: layers are tar streams, packed by gzip, zstd and not at all in turn.
-    fn image(self, layers: &[Vec<u8>], config: serde_json::Value) -> Self {
-        let packed: Vec<Vec<u8>> = layers.iter().enumerate().map(|(number, layer)| pack(number, layer)).collect();
-        let descriptors: Vec<_> = packed
-            .iter()
-            .map(|layer| json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": self.blob(layer), "size": layer.len()}))
-            .collect();
-        let ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
-        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let config = json!({
-            "architecture": architecture, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": ids},
-        });
-        let config = serde_json::to_vec(&config).unwrap();
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": self.blob(&config), "size": config.len()},
-            "layers": descriptors,
-        });
-        let manifest = serde_json::to_vec(&manifest).unwrap();
-        let index = json!({"schemaVersion": 2, "manifests": [
-            {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": self.blob(&manifest), "size": manifest.len()}
-        ]});
-        fs::write(self.path().join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
-        self
-    }
-
-    fn archive(&self) -> Vec<u8> {
-        let mut archive = tar::Builder::new(Vec::new());
-        archive.append_dir_all(".", self.path()).unwrap();
-        archive.into_inner().unwrap()
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    rialto_protocol::ids::hex(&Sha256::digest(bytes))
-}
-
-fn pack(number: usize, layer: &[u8]) -> Vec<u8> {
-    match number % 3 {
-        0 => {
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            packed.write_all(layer).unwrap();
-            packed.finish().unwrap()
-        }
-        1 => zstd::encode_all(layer, 1).unwrap(),
-        _ => layer.to_vec(),
-    }
-}
-
-/// A layer that is being put together.
-struct Layer(tar::Builder<Vec<u8>>);
-
-impl Layer {
-    fn new() -> Self {
-        Self(tar::Builder::new(Vec::new()))
-    }
-
-    fn entry(
-        mut self,
-        kind: tar::EntryType,
-        path: &str,
-        mode: u32,
-        owner: u64,
-        bytes: &[u8],
-        link: Option<&str>,
-    ) -> Self {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(owner);
-        header.set_gid(owner);
-        header.set_mtime(1_000_000_000);
-        header.set_size(bytes.len() as u64);
-        // Written as it is: the library would refuse the paths that a hostile archive has.
-        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-        if let Some(link) = link {
-            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-        }
-        header.set_cksum();
-        self.0.append(&header, bytes).unwrap();
-        self
-    }
-
-    fn file(self, path: &str, bytes: &[u8]) -> Self {
-        self.entry(tar::EntryType::Regular, path, 0o644, 0, bytes, None)
-    }
-
-    fn dir(self, path: &str) -> Self {
-        self.entry(tar::EntryType::Directory, path, 0o755, 0, b"", None)
-    }
-
-    fn link(self, path: &str, to: &str) -> Self {
-        self.entry(tar::EntryType::Symlink, path, 0o777, 0, b"", Some(to))
-    }
-
-    fn hard_link(self, path: &str, to: &str) -> Self {
-        self.entry(tar::EntryType::Link, path, 0o644, 0, b"", Some(to))
-    }
-
-    fn done(self) -> Vec<u8> {
-        self.0.into_inner().unwrap()
-    }
-}
 
 fn busybox() -> Vec<u8> {
     let bytes = fs::read(BUSYBOX).unwrap();

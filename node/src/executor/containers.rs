@@ -181,7 +181,7 @@ impl Containers {
         let image = match spec.image.as_str() {
             HOST => Image::Host,
             name => {
-                let ready = self.images.ensure(name, &spec.image_at, self.fetch.as_ref()).await;
+                let ready = self.images.ensure(name, None, &spec.image_at, self.fetch.as_ref()).await;
                 ready.map_err(|error| format!("image {name}: {error}"))?
             }
         };

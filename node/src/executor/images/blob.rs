@@ -31,6 +31,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// Its place among all digests.
+    pub fn ring(&self) -> u64 {
+        self.0.iter().take(8).fold(0, |ring, byte| ring << 8 | u64::from(*byte))
+    }
+
     /// The 64 digits.
     pub fn hex(&self) -> String {
         hex(&self.0)

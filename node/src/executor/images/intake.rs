@@ -12,7 +12,7 @@ use nix::libc;
 use super::blob::{Digest, receive};
 use super::manifest::{Manifest, choices, is_index};
 use super::unpack::decompressed;
-use super::{DOCUMENT_BYTES_MAX, IMAGE_BYTES_MAX, ImageError, ImageInfo, Images, Incoming, read_document};
+use super::{DOCUMENT_BYTES_MAX, IMAGE_BYTES_MAX, ImageError, ImageInfo, Images, Incoming, Origin, read_document};
 
 const ENTRIES_MAX: usize = 10_000;
 /// Indexes within indexes.
@@ -129,7 +129,7 @@ impl Intake {
         for digest in manifest.blobs().map(|blob| &blob.digest).collect::<BTreeSet<_>>() {
             fs::rename(self.place(digest), images.blob_file(digest))?;
         }
-        images.install(name, &bytes)
+        images.install(name, &bytes, Origin::Import)
     }
 
     /// The manifest for this machine.

@@ -4,15 +4,25 @@
 //! images/names/NAME.json      what a name means: {name, digest of the manifest, bytes}
 //! images/blobs/sha256/HEX     manifests, configurations and packed layers, as they came
 //! images/layers/ID/           unpacked, in the form that overlayfs stacks; ID begins the layer's diff id
+//! images/unsettled/ID         that a layer may not be on the disk yet: it goes at the next start
+//! images/partial/HEX          the first bytes of blobs that are on their way
 //! images/incoming/            what is not whole yet; emptied at each start
 //! ```
 //!
 //! Nothing gets a name before everything that it needs is here and has the right digest.
 
 mod blob;
+mod download;
 mod fetch;
+mod follow;
 mod intake;
 mod manifest;
+mod members;
+mod name;
+mod progress;
+mod pull;
+mod registries;
+mod registry;
 mod unpack;
 
 use std::collections::BTreeMap;
@@ -23,18 +33,31 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::folder::Image;
 pub use blob::Digest;
-pub use fetch::{Bytes, Fetch};
+use download::Download;
+pub use fetch::{Bytes, Fetch, Together};
 use manifest::Manifest;
+use name::check_name;
+pub use name::{DOCKER_HUB, Reference};
+pub use progress::{LayerAt, LayerState, Progress, Pulling};
+use pull::Pull;
+pub use registries::{Host, Registries};
+use registry::Connections;
+use unpack::Budget;
 
 /// The most that one image may take, packed or unpacked.
 pub const IMAGE_BYTES_MAX: u64 = 32 << 30;
 /// The most that a manifest, an index or a configuration may take.
 pub const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+/// The most files, folders and links that one image may unpack to.
+const ENTRIES_MAX: u64 = 2_000_000;
 /// overlayfs stacks no more.
 const LAYERS_MAX: usize = 120;
+/// Blobs on their way at once, of all images together.
+const BLOBS_AT_ONCE_MAX: usize = 8;
 
 /// Why an image is refused or cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -59,27 +82,85 @@ pub struct ImageInfo {
     pub bytes: u64,
 }
 
+/// Where an image came from: what came from a registry can be had again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    Import,
+    Peer,
+    Registry(String),
+}
+
+/// The file of a name.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    info: ImageInfo,
+    #[serde(default = "imported")]
+    origin: Origin,
+}
+
+fn imported() -> Origin {
+    Origin::Import
+}
+
+/// What a store is told by its machine's configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub registries: Registries,
+    /// Of what one image may unpack to: tests ask for less.
+    pub bytes_max: Option<u64>,
+    pub entries_max: Option<u64>,
+}
+
 /// The store; clones share it.
 #[derive(Clone)]
 pub struct Images(Arc<Store>);
 
 struct Store {
     folder: PathBuf,
-    /// One layer is unpacked at a time: the disk is one.
-    unpacking: Mutex<()>,
-    /// Fetches under way, by name: who needs the same image waits for the one that began.
-    fetching: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    registries: Registries,
+    connections: Connections,
+    /// The most bytes, and entries, that one image may unpack to.
+    bounds: (u64, u64),
+    /// Layers that are being unpacked: who needs the same one waits for it.
+    unpacking: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// Images on their way, by name: who needs the same one waits for the one that began.
+    pulling: Mutex<BTreeMap<String, Arc<Pull>>>,
+    /// Blobs on their way.
+    downloads: Mutex<BTreeMap<Digest, Arc<Download>>>,
+    at_once: Semaphore,
 }
 
 impl Images {
-    /// Opens the store of a data folder.
+    /// Opens the store of a data folder, which knows no registry but those that names say.
     pub fn open(data: &Path) -> io::Result<Self> {
+        Self::with(data, Settings::default())
+    }
+
+    /// Opens the store of a data folder.
+    pub fn with(data: &Path, settings: Settings) -> io::Result<Self> {
         let folder = std::path::absolute(data)?.join("executor/images");
         let _ = fs::remove_dir_all(folder.join("incoming"));
-        for name in ["names", "blobs/sha256", "layers", "incoming"] {
+        for name in ["names", "blobs/sha256", "layers", "unsettled", "partial", "incoming"] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(name))?;
         }
-        Ok(Self(Arc::new(Store { folder, unpacking: Mutex::default(), fetching: Mutex::default() })))
+        // What may have been torn when the machine went down; it is unpacked again when it is needed.
+        for marker in fs::read_dir(folder.join("unsettled"))?.flatten() {
+            let _ = fs::remove_dir_all(folder.join("layers").join(marker.file_name()));
+            fs::remove_file(marker.path())?;
+        }
+        let Settings { registries, bytes_max, entries_max } = settings;
+        Ok(Self(Arc::new(Store {
+            folder,
+            registries,
+            connections: Connections::default(),
+            bounds: (bytes_max.unwrap_or(IMAGE_BYTES_MAX), entries_max.unwrap_or(ENTRIES_MAX)),
+            unpacking: Mutex::default(),
+            pulling: Mutex::default(),
+            downloads: Mutex::default(),
+            at_once: Semaphore::new(BLOBS_AT_ONCE_MAX),
+        })))
     }
 
     /// Takes in a tar stream, packed or not, of an OCI image layout. Blocks.
@@ -126,6 +207,10 @@ impl Images {
         let bytes = self.manifest(name).ok_or_else(|| ImageError::Missing("this machine does not have it".into()))?;
         let manifest = Manifest::read(&bytes)?;
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
+        // After a torn life a layer may have to be unpacked again.
+        let all: Vec<_> = manifest.layers.iter().map(|layer| &layer.digest).zip(&config.layers).collect();
+        self.unpack_all(&all)?;
+        self.settle(&config.layers)?;
         let layers = config.layers.iter().rev().map(|id| self.layer_name(id)).collect();
         Ok(Image::Layers {
             digest: Digest::of(&bytes).to_string(),
@@ -140,13 +225,13 @@ impl Images {
     }
 
     /// Unpacks what is not unpacked yet, and gives the image its name. All blobs are here.
-    fn install(&self, name: &str, manifest_bytes: &[u8]) -> Result<ImageInfo, ImageError> {
+    fn install(&self, name: &str, manifest_bytes: &[u8], origin: Origin) -> Result<ImageInfo, ImageError> {
         let manifest = Manifest::read(manifest_bytes)?;
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
-        let mut left = IMAGE_BYTES_MAX;
-        for (layer, id) in manifest.layers.iter().zip(&config.layers) {
-            left = self.unpack(&layer.digest, id, left)?;
-        }
+        let layers: Vec<(&Digest, &Digest)> =
+            manifest.layers.iter().map(|layer| &layer.digest).zip(&config.layers).collect();
+        self.unpack_all(&layers)?;
+        self.settle(&config.layers)?;
         let digest = Digest::of(manifest_bytes);
         self.keep(&self.blob_file(&digest), manifest_bytes)?;
         let info = ImageInfo {
@@ -154,27 +239,83 @@ impl Images {
             digest: digest.to_string(),
             bytes: manifest.bytes() + manifest_bytes.len() as u64,
         };
-        self.keep(&self.name_file(name), &serde_json::to_vec(&info).map_err(io::Error::from)?)?;
-        Ok(info)
+        let entry = Entry { info, origin };
+        self.keep(&self.name_file(name), &serde_json::to_vec(&entry).map_err(io::Error::from)?)?;
+        Ok(entry.info)
     }
 
-    fn unpack(&self, blob: &Digest, id: &Digest, bytes_max: u64) -> Result<u64, ImageError> {
-        let _one = self.0.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = self.path("layers").join(self.layer_name(id));
+    /// Several at once: unpacking waits for a processor more than for the disk.
+    fn unpack_all(&self, layers: &[(&Digest, &Digest)]) -> Result<(), ImageError> {
+        let budget = self.budget();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let work = || -> Result<(), ImageError> {
+            while let Some((blob, id)) = layers.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                self.unpack(blob, id, &budget)?;
+            }
+            Ok(())
+        };
+        let hands = std::thread::available_parallelism().map_or(1, usize::from).min(pull::LAYERS_AT_ONCE_MAX);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..hands.min(layers.len())).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let panicked = |_| Err(ImageError::Io(io::Error::other("a layer's unpacking has panicked")));
+            others.into_iter().fold(own, |all, other| all.and(other.join().unwrap_or_else(panicked)))
+        })
+    }
+
+    fn budget(&self) -> Arc<Budget> {
+        Arc::new(Budget::new(self.0.bounds.0, self.0.bounds.1))
+    }
+
+    /// Unpacks a layer unless it is unpacked already.
+    fn unpack(&self, blob: &Digest, id: &Digest, budget: &Budget) -> Result<(), ImageError> {
+        let name = self.layer_name(id);
+        let turn = {
+            let mut unpacking = self.0.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+            unpacking.retain(|_, turn| Arc::strong_count(turn) > 1);
+            unpacking.entry(name.clone()).or_default().clone()
+        };
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.path("layers").join(&name);
         if place.is_dir() {
-            return Ok(bytes_max);
+            return Ok(());
         }
         let incoming = self.incoming()?;
         let root = incoming.path().join("layer");
         let packed = File::open(self.blob_file(blob))?;
-        let (found, bytes) = unpack::layer(packed, &root, bytes_max)?;
+        let found = unpack::layer(packed, &root, budget)?;
         if found != *id {
             return Err(ImageError::Invalid(format!("layer {blob} unpacks to {found}, not to {id} as the image says")));
         }
-        // On the disk before it has its name: a torn layer must never look whole.
-        sync_filesystem(&root)?;
+        // The mark reaches the disk before the layer's name does: a journal keeps the order.
+        File::create(self.path("unsettled").join(&name))?;
         fs::rename(&root, &place)?;
-        Ok(bytes_max.saturating_sub(bytes))
+        Ok(())
+    }
+
+    /// Sees to it that layers are on the disk: a torn one must never look whole.
+    fn settle(&self, layers: &[Digest]) -> io::Result<()> {
+        let marks: Vec<PathBuf> = layers
+            .iter()
+            .map(|id| self.path("unsettled").join(self.layer_name(id)))
+            .filter(|mark| mark.exists())
+            .collect();
+        if marks.is_empty() {
+            return Ok(());
+        }
+        sync_filesystem(&self.0.folder)?;
+        for mark in marks {
+            match fs::remove_file(mark) {
+                // Another image with the same layer was faster.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_file(digest).is_file()
     }
 
     /// Writes a file whole or not at all, and to the disk.
@@ -228,21 +369,6 @@ impl Drop for Incoming {
     }
 }
 
-/// Names as registries have them: lower-case words with `.`, `_`, `-`, `/` and `:`.
-fn check_name(name: &str) -> Result<(), ImageError> {
-    const BYTES_MAX: usize = 200;
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/:".contains(c);
-    let is_good = (1..=BYTES_MAX).contains(&name.len())
-        && name.chars().all(allowed)
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.split('/').all(|word| !word.is_empty() && word != "." && word != "..");
-    match name {
-        "host" => Err(ImageError::Invalid("`host` is the machine itself and no image".into())),
-        _ if is_good => Ok(()),
-        _ => Err(ImageError::Invalid(format!("{name:?} is no name of an image: a-z, 0-9 and . _ - / : make one"))),
-    }
-}
-
 fn read_document(path: &Path) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     File::open(path)?.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes)?;
@@ -257,17 +383,8 @@ fn sync_filesystem(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_lead_anywhere() {
-        for good in ["web", "web:1", "registry.example/shop/web:1.2-rc_3"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "host", "../x", "a/../b", "/a", "a//b", "A", "a b", "a+b", ".", "a/.", &"a".repeat(300)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
-    }
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
