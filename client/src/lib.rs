@@ -21,7 +21,7 @@ mod transport;
 
 use rialto_protocol::ids::ChangeId;
 
-pub use calls::{RunBody, Wait};
+pub use calls::{Naming, RunBody, Wait};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use error::{Error, Tried};
 pub use lines::Lines;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use executor_support::*;
 use futures::future::BoxFuture;
 use images_support::*;
-use rialto_node::executor::images::{Bytes, Fetch, ImageError, Images};
+use rialto_node::executor::images::{Bytes, Fetch, ImageError, Images, Naming};
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::PeerId;
 use serde_json::json;
@@ -72,7 +72,7 @@ async fn an_image_runs_as_it_says() {
         json!({"Entrypoint": ["/bin/sh", "-c"], "Cmd": ["echo default $WHO; pwd; id"], "Env": ["WHO=image", "PATH=/bin"],
                "WorkingDir": "/srv/data/new", "User": "web"}),
     );
-    let info = peer.images().import_folder("busy/box:1", layout.path()).unwrap();
+    let info = peer.images().import_folder(Naming::As("busy/box:1"), layout.path()).unwrap();
     assert_eq!(peer.images().list(), std::slice::from_ref(&info));
     let (code, said) = peer.run(of_image("busy/box:1", &[])).await;
     assert_eq!(
@@ -116,7 +116,7 @@ fn what_is_imported_once_is_not_unpacked_again() {
     let images = Images::open(data.path()).unwrap();
     let layout = Layout::new().image(&layers(), json!({}));
     let archive = layout.archive();
-    let first = images.import("one", &archive[..]).unwrap();
+    let first = images.import(Naming::As("one"), &archive[..]).unwrap();
     let layers_folder = data.path().join("executor/images/layers");
     let made = |_: ()| -> Vec<_> {
         let mut all: Vec<_> = fs::read_dir(&layers_folder)
@@ -129,7 +129,7 @@ fn what_is_imported_once_is_not_unpacked_again() {
     };
     let before = made(());
     assert_eq!(before.len(), 3);
-    let again = images.import("two", &pack(0, &archive)[..]).unwrap();
+    let again = images.import(Naming::As("two"), &pack(0, &archive)[..]).unwrap();
     assert_eq!((first.digest.clone(), first.bytes), (again.digest, again.bytes));
     assert_eq!(made(()), before);
     assert_eq!(images.list().len(), 2);
@@ -145,7 +145,7 @@ fn what_is_imported_once_is_not_unpacked_again() {
 fn refused(layout: &[u8], wanted: &str) {
     let data = tempfile::tempdir().unwrap();
     let images = Images::open(data.path()).unwrap();
-    let error = images.import("bad", layout).unwrap_err();
+    let error = images.import(Naming::As("bad"), layout).unwrap_err();
     assert!(matches!(error, ImageError::Invalid(_)), "{error:?}");
     assert!(error.to_string().contains(wanted), "{wanted:?} in {error}");
     assert!(images.list().is_empty());
@@ -233,7 +233,7 @@ fn a_link_within_an_image_may_lead_anywhere_within() {
     let layer = Layer::new().dir("usr").dir("usr/lib").link("lib", "/usr/lib").file("lib/so", b"x").done();
     let data = tempfile::tempdir().unwrap();
     let images = Images::open(data.path()).unwrap();
-    images.import("linked", &Layout::new().image(&[layer], json!({})).archive()[..]).unwrap();
+    images.import(Naming::As("linked"), &Layout::new().image(&[layer], json!({})).archive()[..]).unwrap();
     let root = fs::read_dir(data.path().join("executor/images/layers")).unwrap().flatten().next().unwrap().path();
     assert_eq!(fs::read(root.join("usr/lib/so")).unwrap(), b"x");
 }
@@ -272,7 +272,7 @@ fn neighbour(lies: bool) -> (tempfile::TempDir, Arc<Neighbour>) {
     let data = tempfile::tempdir().unwrap();
     let images = Images::open(data.path()).unwrap();
     let layout = Layout::new().image(&layers(), json!({"Env": ["PATH=/bin"]}));
-    images.import_folder("shared", layout.path()).unwrap();
+    images.import_folder(Naming::As("shared"), layout.path()).unwrap();
     (data, Arc::new(Neighbour { images, asked: AtomicUsize::new(0), lies }))
 }
 
@@ -331,5 +331,5 @@ fn an_import_streams() {
     let path = folder.path().join("image.tar");
     fs::write(&path, layout.archive()).unwrap();
     let images = Images::open(folder.path()).unwrap();
-    assert!(images.import("zeros", File::open(&path).unwrap()).unwrap().bytes > 0);
+    assert!(images.import(Naming::As("zeros"), File::open(&path).unwrap()).unwrap().bytes > 0);
 }

@@ -5,6 +5,7 @@ use rialto_protocol::api::{Answer, App, Apps, Changed, DeployBody, ErrorCode, Sc
 use rialto_protocol::effect::Reply;
 use rialto_protocol::event::Request;
 use rialto_protocol::model::AppSpec;
+use rialto_protocol::model::app::registry_of;
 use rialto_protocol::view::View;
 use serde::Deserialize;
 
@@ -123,17 +124,20 @@ pub fn never(view: View<'_>, spec: &AppSpec) -> Option<Problem> {
         return Some(problem.at("spec").hint("ask for less, or add a machine that has it"));
     }
     let images = view.images();
-    let is_there = |image: &str| image == HOST || images.iter().any(|row| is_same_image(&row.name, image));
+    // What a registry has is for the machine to find out that runs it.
+    let is_there = |image: &str| {
+        image == HOST || registry_of(image).is_some() || images.iter().any(|row| is_same_image(&row.name, image))
+    };
     let missing = spec.services.iter().find(|(_, service)| !is_there(&service.image));
     missing.map(|(name, service)| {
         Problem::new(ErrorCode::Unplaceable, format!("no machine has the image {}", service.image))
             .at(format!("spec.services.{name}.image"))
-            .hint("bring it in with `rialto image import`")
+            .hint("bring it in with `rialto image import` or `rialto image pull`, or name its registry (HOST/NAME)")
     })
 }
 
 /// `web` and `web:latest` are one image.
-fn is_same_image(one: &str, other: &str) -> bool {
+pub fn is_same_image(one: &str, other: &str) -> bool {
     let (one, other) = (one.strip_suffix(":latest").unwrap_or(one), other.strip_suffix(":latest").unwrap_or(other));
     one == other
 }

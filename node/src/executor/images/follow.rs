@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::fetch::Bytes;
 use super::manifest::Named;
-use super::{ImageError, Images};
+use super::{ImageError, Images, Lease};
 
 const READ_BYTES: usize = 256 << 10;
 
@@ -20,11 +20,13 @@ struct Follow {
     fetching: Option<JoinHandle<Result<(), ImageError>>>,
     sent: u64,
     over: bool,
+    _lease: Lease,
 }
 
 /// What is here of the blob, and then what comes. Whoever reads it checks the digest.
 pub(super) fn follow(images: Images, blob: Named, fetching: JoinHandle<Result<(), ImageError>>) -> Bytes {
-    let follow = Follow { images, blob, fetching: Some(fetching), sent: 0, over: false };
+    let _lease = images.lease_blob(&blob.digest);
+    let follow = Follow { images, blob, fetching: Some(fetching), sent: 0, over: false, _lease };
     let next = |mut follow: Follow| async move {
         if follow.over || (follow.sent == follow.blob.bytes && follow.fetching.is_none()) {
             return None;

@@ -12,9 +12,11 @@
 //! Nothing gets a name before everything that it needs is here and has the right digest.
 
 mod blob;
+mod docker;
 mod download;
 mod fetch;
 mod follow;
+mod gc;
 mod intake;
 mod manifest;
 mod members;
@@ -31,15 +33,20 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use super::folder::Image;
+use super::folder::{Image, Layers};
 pub use blob::Digest;
 use download::Download;
 pub use fetch::{Bytes, Fetch, Together};
+use gc::Leases;
+pub use gc::{Freed, Lease};
+pub use intake::Naming;
 use manifest::Manifest;
+pub use manifest::{Config, Healthcheck};
 use name::check_name;
 pub use name::{DOCKER_HUB, Reference};
 pub use progress::{LayerAt, LayerState, Progress, Pulling};
@@ -111,6 +118,8 @@ pub struct Settings {
     /// Of what one image may unpack to: tests ask for less.
     pub bytes_max: Option<u64>,
     pub entries_max: Option<u64>,
+    /// Bytes of the disk that are left to everything else: else a tenth of it, and 10 GiB at most.
+    pub free_bytes_min: Option<u64>,
 }
 
 /// The store; clones share it.
@@ -119,6 +128,9 @@ pub struct Images(Arc<Store>);
 
 struct Store {
     folder: PathBuf,
+    /// Of the tasks, whose plans say what they are made of.
+    tasks: PathBuf,
+    free_bytes_min: Option<u64>,
     registries: Registries,
     connections: Connections,
     /// The most bytes, and entries, that one image may unpack to.
@@ -130,6 +142,9 @@ struct Store {
     /// Blobs on their way.
     downloads: Mutex<BTreeMap<Digest, Arc<Download>>>,
     at_once: Semaphore,
+    leases: Mutex<Leases>,
+    /// Rises with each change of what names mean.
+    changes: watch::Sender<u64>,
 }
 
 impl Images {
@@ -150,8 +165,10 @@ impl Images {
             let _ = fs::remove_dir_all(folder.join("layers").join(marker.file_name()));
             fs::remove_file(marker.path())?;
         }
-        let Settings { registries, bytes_max, entries_max } = settings;
+        let Settings { registries, bytes_max, entries_max, free_bytes_min } = settings;
         Ok(Self(Arc::new(Store {
+            tasks: folder.with_file_name("tasks"),
+            free_bytes_min,
             folder,
             registries,
             connections: Connections::default(),
@@ -160,19 +177,31 @@ impl Images {
             pulling: Mutex::default(),
             downloads: Mutex::default(),
             at_once: Semaphore::new(BLOBS_AT_ONCE_MAX),
+            leases: Mutex::default(),
+            changes: watch::Sender::default(),
         })))
     }
 
-    /// Takes in a tar stream, packed or not, of an OCI image layout. Blocks.
-    pub fn import(&self, name: &str, archive: impl Read) -> Result<ImageInfo, ImageError> {
-        check_name(name)?;
+    /// Takes in a tar stream, packed or not, of an OCI image layout or of what `docker save` writes.
+    /// Blocks.
+    pub fn import(&self, name: Naming<'_>, archive: impl Read) -> Result<ImageInfo, ImageError> {
+        name.check()?;
         intake::archive(self, name, archive)
     }
 
     /// Takes in the folder of an OCI image layout. Blocks.
-    pub fn import_folder(&self, name: &str, folder: &Path) -> Result<ImageInfo, ImageError> {
-        check_name(name)?;
+    pub fn import_folder(&self, name: Naming<'_>, folder: &Path) -> Result<ImageInfo, ImageError> {
+        name.check()?;
         intake::folder(self, name, folder)
+    }
+
+    /// Rises whenever a name comes, goes or means something else.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn tell_of_change(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
     }
 
     /// All images, by name.
@@ -202,36 +231,47 @@ impl Images {
         path.is_file().then_some(path)
     }
 
-    /// What a container of this image is made of; everything is here already.
-    fn ready(&self, name: &str) -> Result<Image, ImageError> {
+    /// What an image says of itself.
+    pub fn configuration(&self, name: &str) -> Option<Config> {
+        let manifest = Manifest::read(&self.manifest(name)?).ok()?;
+        manifest.config(&read_document(&self.blob_file(&manifest.config.digest)).ok()?).ok()
+    }
+
+    /// What a container of this image is made of, held until it is in the plan of a task; all blobs are here.
+    fn ready(&self, name: &str) -> Result<(Image, Lease), ImageError> {
         let bytes = self.manifest(name).ok_or_else(|| ImageError::Missing("this machine does not have it".into()))?;
-        let manifest = Manifest::read(&bytes)?;
+        let (digest, manifest) = (Digest::of(&bytes), Manifest::read(&bytes)?);
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
+        let lease = self.lease(&digest, &manifest, Some(&config));
+        if !self.has_blob(&digest) {
+            return Err(ImageError::Missing("it was given up just now".into()));
+        }
         // After a torn life a layer may have to be unpacked again.
-        let all: Vec<_> = manifest.layers.iter().map(|layer| &layer.digest).zip(&config.layers).collect();
-        self.unpack_all(&all)?;
-        self.settle(&config.layers)?;
-        let layers = config.layers.iter().rev().map(|id| self.layer_name(id)).collect();
-        Ok(Image::Layers {
-            digest: Digest::of(&bytes).to_string(),
+        self.unpack_all(&manifest, &config)?;
+        // Its file's date says when it was used.
+        let _ = File::options()
+            .write(true)
+            .open(self.name_file(name))
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        let image = Image::Layers(Box::new(Layers {
+            digest: digest.to_string(),
             store: self.path("layers"),
-            layers,
+            layers: config.layers.iter().rev().map(|id| self.layer_name(id)).collect(),
             entrypoint: config.entrypoint,
             command: config.command,
             environment: config.environment,
             working_dir: config.working_dir,
             user: config.user,
-        })
+            stop_signal: config.stop_signal,
+        }));
+        Ok((image, lease))
     }
 
     /// Unpacks what is not unpacked yet, and gives the image its name. All blobs are here.
     fn install(&self, name: &str, manifest_bytes: &[u8], origin: Origin) -> Result<ImageInfo, ImageError> {
         let manifest = Manifest::read(manifest_bytes)?;
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
-        let layers: Vec<(&Digest, &Digest)> =
-            manifest.layers.iter().map(|layer| &layer.digest).zip(&config.layers).collect();
-        self.unpack_all(&layers)?;
-        self.settle(&config.layers)?;
+        self.unpack_all(&manifest, &config)?;
         let digest = Digest::of(manifest_bytes);
         self.keep(&self.blob_file(&digest), manifest_bytes)?;
         let info = ImageInfo {
@@ -241,11 +281,14 @@ impl Images {
         };
         let entry = Entry { info, origin };
         self.keep(&self.name_file(name), &serde_json::to_vec(&entry).map_err(io::Error::from)?)?;
+        self.tell_of_change();
         Ok(entry.info)
     }
 
-    /// Several at once: unpacking waits for a processor more than for the disk.
-    fn unpack_all(&self, layers: &[(&Digest, &Digest)]) -> Result<(), ImageError> {
+    /// Several at once: unpacking waits for a processor more than for the disk. They are on the disk
+    /// when it returns.
+    fn unpack_all(&self, manifest: &Manifest, config: &Config) -> Result<(), ImageError> {
+        let layers: Vec<_> = manifest.layers.iter().map(|layer| &layer.digest).zip(&config.layers).collect();
         let budget = self.budget();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let work = || -> Result<(), ImageError> {
@@ -260,7 +303,8 @@ impl Images {
             let own = work();
             let panicked = |_| Err(ImageError::Io(io::Error::other("a layer's unpacking has panicked")));
             others.into_iter().fold(own, |all, other| all.and(other.join().unwrap_or_else(panicked)))
-        })
+        })?;
+        Ok(self.settle(&config.layers)?)
     }
 
     fn budget(&self) -> Arc<Budget> {

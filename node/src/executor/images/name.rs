@@ -1,5 +1,7 @@
 //! Names of images, and what they mean to registries.
 
+use rialto_protocol::model::app::registry_of;
+
 use super::ImageError;
 use super::blob::Digest;
 
@@ -47,9 +49,9 @@ impl Reference {
         check_name(name)?;
         let (bare, digest) = name.split_once('@').map_or((name, None), |(bare, digest)| (bare, Digest::parse(digest)));
         let (path, tag) = split_tag(bare);
-        let (registry, repository) = match path.split_once('/') {
-            Some((host, rest)) if is_host(host) => (Some(host.to_owned()), rest),
-            _ => (None, path),
+        let (registry, repository) = match registry_of(path) {
+            Some(host) => (Some(host.to_owned()), &path[host.len() + 1..]),
+            None => (None, path),
         };
         if repository.contains(':') {
             return Err(ImageError::Invalid(format!("{name:?} has a colon where a registry takes none")));
@@ -66,10 +68,6 @@ impl Reference {
         }
         there
     }
-}
-
-fn is_host(word: &str) -> bool {
-    word == "localhost" || word.contains(['.', ':'])
 }
 
 /// A colon behind the last slash begins the tag.

@@ -11,11 +11,13 @@ use super::blob::Digest;
 use super::fetch::{Bytes, Fetch, Source, Sources};
 use super::manifest::{Config, Manifest, Named, choices, is_index};
 use super::progress::{LayerState, Progress};
-use super::{IMAGE_BYTES_MAX, ImageError, ImageInfo, Images, Origin, blocking, read_document};
+use super::{IMAGE_BYTES_MAX, ImageError, ImageInfo, Images, Lease, Origin, blocking, read_document};
 use crate::executor::folder::Image;
 
 /// Indexes within indexes.
 const DEPTH_MAX: usize = 3;
+/// What an image takes, packed and unpacked, in multiples of its packed size: roughly.
+const ROOM: u64 = 4;
 /// Layers of one image on their way at once.
 pub(super) const LAYERS_AT_ONCE_MAX: usize = 4;
 
@@ -37,21 +39,28 @@ impl Images {
         digest: Option<&Digest>,
         from: &[PeerId],
         fetch: &dyn Fetch,
-    ) -> Result<Image, ImageError> {
+    ) -> Result<(Image, Lease), ImageError> {
         super::check_name(name)?;
         let is_here =
             || self.get(name).is_some_and(|info| digest.is_none_or(|digest| info.digest == digest.to_string()));
-        if !is_here() {
-            let pull = self.pulling(name);
-            let _turn = pull.turn.lock().await;
+        for last in [false, true] {
             if !is_here() {
-                let mut sources = Sources::new(self, name, from, fetch)?;
-                sources.together = fetch.together(name).await;
-                self.bring(digest, &sources, &pull.progress).await?;
+                let pull = self.pulling(name);
+                let _turn = pull.turn.lock().await;
+                if !is_here() {
+                    let mut sources = Sources::new(self, name, from, fetch)?;
+                    sources.together = fetch.together(name).await;
+                    self.bring(digest, &sources, &pull.progress).await?;
+                }
+            }
+            let (images, own) = (self.clone(), name.to_owned());
+            match blocking(move || images.ready(&own)).await {
+                // It may have been given up in this moment.
+                Err(ImageError::Missing(_)) if !last => {}
+                ready => return ready,
             }
         }
-        let (images, name) = (self.clone(), name.to_owned());
-        blocking(move || images.ready(&name)).await
+        Err(ImageError::Missing("it is given up again and again".into()))
     }
 
     /// Brings an image here as its registry has it now; where no registry can be asked, as the peers
@@ -133,14 +142,18 @@ impl Images {
             }
             let here = choices(&bytes)?.into_iter().next();
             let here = here.ok_or_else(|| ImageError::Invalid("it is not made for this kind of machine".into()))?;
-            bytes = sources.manifest(source, Some(&here.digest)).await?;
+            bytes = sources.manifest(source, Some(&here.named.digest)).await?;
         }
         if let Some(digest) = digest.filter(|digest| **digest != Digest::of(&bytes)) {
             return Err(ImageError::Invalid(format!("its manifest is another than {digest:?}")));
         }
-        let manifest = Manifest::read(&bytes)?;
+        let (own, manifest) = (Digest::of(&bytes), Manifest::read(&bytes)?);
+        let _blobs = self.lease(&own, &manifest, None);
+        let (images, room) = (self.clone(), manifest.bytes().saturating_mul(ROOM));
+        blocking(move || images.relieve(room)).await?;
         self.obtain(&manifest.config, sources, progress).await?;
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
+        let _layers = self.lease(&own, &manifest, Some(&config));
         progress.begin(&manifest.layers);
         self.bring_layers(&manifest, &config, sources, progress).await?;
         let origin = match source {
