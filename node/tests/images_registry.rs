@@ -266,7 +266,7 @@ async fn a_pull_goes_on_after_a_restart() {
         let images = store(data.path(), Registries::default());
         let mut watch = images.progress(&name).watch();
         let pull = images.pull(&name, &[], &());
-        let some = watch.wait_for(|pulling| pulling.layers.iter().any(|layer| layer.bytes > 100 << 10));
+        let some = watch.wait_for(|pulling| pulling.layers.iter().any(|layer| layer.bytes > 200 << 10));
         // Nobody waits for it any more: the pull ends in the middle.
         tokio::select! {
             done = pull => panic!("it was too quick: {done:?}"),

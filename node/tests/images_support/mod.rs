@@ -11,18 +11,31 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// A layout that is being put together.
-pub struct Layout(tempfile::TempDir);
+pub struct Layout {
+    folder: tempfile::TempDir,
+    /// How each layer is packed, in turn: by gzip (0), zstd (1) or not at all (2).
+    packing: Vec<usize>,
+}
 
 impl Layout {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("blobs/sha256")).unwrap();
         fs::write(folder.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        Self(folder)
+        Self { folder, packing: vec![0, 1, 2] }
+    }
+
+    /// All layers are packed by gzip, as the oldest tools expect.
+    pub fn plain(self) -> Self {
+        Self { packing: vec![0], ..self }
+    }
+
+    fn packing(&self, number: usize) -> usize {
+        self.packing[number % self.packing.len()]
     }
 
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
 
     pub fn blob(&self, bytes: &[u8]) -> String {
@@ -71,11 +84,12 @@ impl Layout {
     }
 
     fn made_for(&self, architecture: &str, layers: &[Vec<u8>], config: serde_json::Value) -> serde_json::Value {
-        let packed: Vec<Vec<u8>> = layers.iter().enumerate().map(|(number, layer)| pack(number, layer)).collect();
+        let packed: Vec<Vec<u8>> =
+            layers.iter().enumerate().map(|(number, layer)| pack(self.packing(number), layer)).collect();
         let descriptors: Vec<_> = packed
             .iter()
             .enumerate()
-            .map(|(number, layer)| json!({"mediaType": media_type(number), "digest": self.blob(layer), "size": layer.len()}))
+            .map(|(number, layer)| json!({"mediaType": media_type(self.packing(number)), "digest": self.blob(layer), "size": layer.len()}))
             .collect();
         let ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
         let config = json!({
@@ -88,7 +102,7 @@ impl Layout {
             "layers": descriptors,
         });
         let manifest = serde_json::to_vec(&manifest).unwrap();
-        json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": self.blob(&manifest), "size": manifest.len()})
+        json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": self.blob(&manifest), "size": manifest.len(), "annotations": {"org.opencontainers.image.ref.name": "latest"}})
     }
 
     pub fn archive(&self) -> Vec<u8> {

@@ -25,7 +25,8 @@ const GAIN_BYTES_MIN: u64 = 64 << 10;
 /// Between two tries, at first and at last.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-const WRITE_BYTES: usize = 512 << 10;
+/// Written at once; what a pull that ends in the middle loses of each blob.
+const WRITE_BYTES: usize = 128 << 10;
 
 /// A blob on its way.
 #[derive(Default)]

@@ -65,7 +65,7 @@ pub fn archive(images: &Images, name: Naming<'_>, archive: impl Read) -> Result<
             Some(target) if member.kind.is_symlink() => intake.link(&parts, target),
             Some(_) => Err(a_link(&parts)),
             None if member.kind.is_dir() => Ok(()),
-            None if member.kind.is_file() => intake.put(&parts, content),
+            None if member.kind.is_file() => intake.put(&parts, content).map_err(torn),
             None => Err(ImageError::Invalid(format!("the archive holds a thing that is no file, {}", parts.join("/")))),
         }
     })?;
@@ -217,11 +217,17 @@ impl Intake {
         let config = manifest.config(&read_document(&self.place(&manifest.config.digest))?)?;
         // The blobs are in the same file system already: what is still to come is what they unpack to.
         images.relieve(manifest.bytes().saturating_mul(2))?;
-        let _lease = images.lease(&Digest::of(&bytes), &manifest, Some(&config));
+        let lease = images.lease(&Digest::of(&bytes), &manifest, Some(&config));
         for digest in manifest.blobs().map(|blob| &blob.digest).collect::<BTreeSet<_>>() {
             fs::rename(self.place(digest), images.blob_file(digest))?;
         }
-        images.install(&name, &bytes, Origin::Import)
+        let installed = images.install(&name, &bytes, Origin::Import);
+        drop(lease);
+        if installed.is_err() {
+            // What is refused leaves nothing behind.
+            images.collect(None)?;
+        }
+        installed
     }
 
     /// The manifest for this machine, and what the archive calls it.
@@ -277,6 +283,17 @@ impl Intake {
 
 fn a_link(path: &[String]) -> ImageError {
     ImageError::Invalid(format!("the archive holds a link, {}", path.join("/")))
+}
+
+/// What goes wrong while a member is read is the archive's fault, unless the disk is to blame.
+fn torn(error: ImageError) -> ImageError {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    match error {
+        ImageError::Io(error) if matches!(error.kind(), UnexpectedEof | InvalidData | InvalidInput) => {
+            ImageError::Invalid(format!("the archive cannot be read: {error}"))
+        }
+        other => other,
+    }
 }
 
 fn document(from: &mut dyn Read) -> Result<Vec<u8>, ImageError> {

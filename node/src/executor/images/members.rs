@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use tar::{Entry, EntryType, Header, PaxExtensions};
+use tar::{Entry, EntryType, Header};
 
 use super::ImageError;
 
@@ -92,9 +92,10 @@ impl Said {
     /// A header of POSIX's extended form.
     fn extend(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), ImageError> {
         let bytes = self.read(entry)?;
-        for extension in PaxExtensions::new(&bytes) {
-            let extension = extension.map_err(broken)?;
-            let (key, value) = (extension.key_bytes(), extension.value_bytes());
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (key, value, further) = record(rest).ok_or_else(|| invalid("an extended header is malformed"))?;
+            rest = further;
             let number = || std::str::from_utf8(value).ok()?.parse::<u64>().ok();
             match key {
                 b"path" => self.path = Some(value.to_vec()),
@@ -146,6 +147,17 @@ fn path(bytes: &[u8]) -> Result<PathBuf, ImageError> {
     Ok(OsStr::from_bytes(bytes).into())
 }
 
+/// The first record of an extended header, `LENGTH KEY=VALUE` and a line's end, and what follows it. The
+/// length counts: a value may hold anything, ends of lines too, which the library's own reader does not know.
+fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let blank = bytes.iter().take(20).position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&bytes[..blank]).ok()?.parse().ok()?;
+    let (record, further) = bytes.split_at_checked(length)?;
+    let record = record.get(blank + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    Some((&record[..equals], &record[equals + 1..], further))
+}
+
 /// `1700000000.123456789`, or without the part behind the point.
 fn date(text: &str) -> Option<(i64, i64)> {
     let (seconds, rest) = text.split_once('.').unwrap_or((text, ""));
@@ -164,6 +176,14 @@ fn broken(error: io::Error) -> ImageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_as_long_as_it_says() {
+        assert_eq!(record(b"9 a=b\nc\n5 x=\n"), Some((&b"a"[..], &b"b\nc"[..], &b"5 x=\n"[..])));
+        for bad in ["", "x", "5", "5 a=b", "99 a=b\n", "0 a=b\n", "3 \n", "6 ab\n\n", "99999999999999999999 a=b\n"] {
+            assert_eq!(record(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn dates_have_fractions() {

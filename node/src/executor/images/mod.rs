@@ -4,7 +4,7 @@
 //! images/names/NAME.json      what a name means: {name, digest of the manifest, bytes}
 //! images/blobs/sha256/HEX     manifests, configurations and packed layers, as they came
 //! images/layers/ID/           unpacked, in the form that overlayfs stacks; ID begins the layer's diff id
-//! images/unsettled/ID         that a layer may not be on the disk yet: it goes at the next start
+//! images/unsettled/ID         that a layer is not finished and on the disk yet: it goes at the next start
 //! images/partial/HEX          the first bytes of blobs that are on their way
 //! images/incoming/            what is not whole yet; emptied at each start
 //! ```
@@ -17,6 +17,7 @@ mod download;
 mod fetch;
 mod follow;
 mod gc;
+mod inherit;
 mod intake;
 mod manifest;
 mod members;
@@ -28,8 +29,10 @@ mod registry;
 mod unpack;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +56,7 @@ pub use progress::{LayerAt, LayerState, Progress, Pulling};
 use pull::Pull;
 pub use registries::{Host, Registries};
 use registry::Connections;
-use unpack::Budget;
+use unpack::{Budget, Unpacked};
 
 /// The most that one image may take, packed or unpacked.
 pub const IMAGE_BYTES_MAX: u64 = 32 << 30;
@@ -327,23 +330,30 @@ impl Images {
         let incoming = self.incoming()?;
         let root = incoming.path().join("layer");
         let packed = File::open(self.blob_file(blob))?;
-        let found = unpack::layer(packed, &root, budget)?;
+        let Unpacked { digest: found, implied } = unpack::layer(packed, &root, budget)?;
         if found != *id {
             return Err(ImageError::Invalid(format!("layer {blob} unpacks to {found}, not to {id} as the image says")));
         }
         // The mark reaches the disk before the layer's name does: a journal keeps the order.
-        File::create(self.path("unsettled").join(&name))?;
+        let implied: Vec<&[u8]> = implied.iter().map(|path| path.as_os_str().as_bytes()).collect();
+        fs::write(self.path("unsettled").join(&name), implied.join(&0))?;
         fs::rename(&root, &place)?;
         Ok(())
     }
 
-    /// Sees to it that layers are on the disk: a torn one must never look whole.
-    fn settle(&self, layers: &[Digest]) -> io::Result<()> {
-        let marks: Vec<PathBuf> = layers
-            .iter()
-            .map(|id| self.path("unsettled").join(self.layer_name(id)))
-            .filter(|mark| mark.exists())
-            .collect();
+    /// Finishes layers, lowest first, and sees to it that they are on the disk: a torn one must never look whole.
+    fn settle(&self, ids: &[Digest]) -> io::Result<()> {
+        let names: Vec<String> = ids.iter().map(|id| self.layer_name(id)).collect();
+        let layers: Vec<PathBuf> = names.iter().map(|name| self.path("layers").join(name)).collect();
+        let mut marks = Vec::new();
+        for (number, name) in names.iter().enumerate() {
+            let mark = self.path("unsettled").join(name);
+            let Ok(implied) = fs::read(&mark) else { continue };
+            let implied = implied.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+            let implied: Vec<PathBuf> = implied.map(|path| OsStr::from_bytes(path).into()).collect();
+            inherit::inherit(&layers[number], &implied, &layers[..number])?;
+            marks.push(mark);
+        }
         if marks.is_empty() {
             return Ok(());
         }

@@ -1,6 +1,8 @@
 //! Unpacking one layer into the form that overlayfs stacks. The archive is hostile: every path is
 //! resolved by the kernel within the layer's own folder, and what cannot be is refused.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -23,6 +25,8 @@ use super::members::{self, Member};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// The same to overlayfs.
+const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 /// Everything else that begins so is another union file system's own affair.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 
@@ -58,10 +62,18 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// Unpacks into the new folder `root`; the digest of the unpacked stream.
-pub fn layer(packed: impl Read, root: &Path, budget: &Budget) -> Result<Digest, ImageError> {
+/// What came of a layer.
+pub struct Unpacked {
+    /// Of the unpacked stream.
+    pub digest: Digest,
+    /// Folders that the archive holds things in, and does not describe.
+    pub implied: Vec<PathBuf>,
+}
+
+/// Unpacks into the new folder `root`.
+pub fn layer(packed: impl Read, root: &Path, budget: &Budget) -> Result<Unpacked, ImageError> {
     fs::create_dir(root)?;
-    let layer = Layer { root: File::open(root)?.into() };
+    let layer = Layer { root: File::open(root)?.into(), implied: RefCell::default() };
     fchmod(&layer.root, Mode::from_bits_truncate(0o755)).map_err(io::Error::from)?;
     let stream = Metered { inner: decompressed(packed)?, budget };
     // The library reads headers by halves of a kilobyte.
@@ -89,7 +101,8 @@ pub fn layer(packed: impl Read, root: &Path, budget: &Budget) -> Result<Digest, 
     let mut stream = archive.into_inner();
     // What follows the archive's end is part of the stream, and of its digest.
     io::copy(&mut stream, &mut io::sink()).map_err(broken)?;
-    Ok(stream.get_ref().digest())
+    let digest = stream.get_ref().digest();
+    Ok(Unpacked { digest, implied: layer.implied.into_inner().into_iter().collect() })
 }
 
 /// The stream itself, whatever it is packed with: gzip, zstd or nothing.
@@ -121,6 +134,8 @@ fn within(path: &Path) -> Result<PathBuf, ImageError> {
 
 struct Layer {
     root: OwnedFd,
+    /// Folders that were made only to hold something.
+    implied: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Layer {
@@ -133,7 +148,7 @@ impl Layer {
         let parent = self.parent(path)?;
         let bytes = name.as_bytes();
         if bytes == OPAQUE {
-            set_xattr(&parent, None, "trusted.overlay.opaque", b"y")?;
+            set_xattr(&parent, None, OPAQUE_ATTRIBUTE, b"y")?;
             return Ok(None);
         }
         if bytes.starts_with(WHITEOUT_META) {
@@ -142,11 +157,10 @@ impl Layer {
         if let Some(hidden) =
             bytes.strip_prefix(WHITEOUT).filter(|hidden| !hidden.is_empty() && *hidden != b"." && *hidden != b"..")
         {
-            let hidden = OsStr::from_bytes(hidden);
-            remove(&parent, hidden)?;
-            mknodat(&parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).map_err(io::Error::from)?;
+            hide(&parent, OsStr::from_bytes(hidden))?;
             return Ok(None);
         }
+        self.implied.borrow_mut().remove(path);
         let made = self.make(member, content, &parent, name)?;
         if !made {
             return Ok(None);
@@ -172,9 +186,14 @@ impl Layer {
         };
         let io_error = io::Error::from;
         if kind.is_dir() {
-            if !is_dir(parent, name) {
+            if !is(parent, name, SFlag::S_IFDIR) {
+                let was_hidden = is(parent, name, SFlag::S_IFCHR);
                 remove(parent, name)?;
                 mkdirat(parent, name, Mode::from_bits_truncate(0o755)).map_err(io_error)?;
+                if was_hidden {
+                    // What the layers below have in it stays hidden.
+                    set_xattr(parent, Some(name), OPAQUE_ATTRIBUTE, b"y")?;
+                }
             }
             return Ok(true);
         }
@@ -190,7 +209,7 @@ impl Layer {
                     return Err(ImageError::Invalid("a layer's link leads to the root".into()));
                 };
                 let target_parent = self.parent(&target)?;
-                if is_dir(&target_parent, target_name) {
+                if is(&target_parent, target_name, SFlag::S_IFDIR) {
                     return Err(ImageError::Invalid("a layer links to a folder".into()));
                 }
                 remove(parent, name)?;
@@ -222,6 +241,7 @@ impl Layer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (grandparent, name) = (self.parent(parent)?, parent.file_name().unwrap_or_default());
                 mkdirat(&grandparent, name, Mode::from_bits_truncate(0o755))?;
+                self.implied.borrow_mut().insert(parent.to_owned());
                 open(&self.root, parent, OFlag::O_DIRECTORY | OFlag::O_RDONLY)
             }
             opened => opened,
@@ -293,9 +313,23 @@ fn open(folder: &OwnedFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     Ok(openat2(folder, path, how)?)
 }
 
-fn is_dir(parent: &OwnedFd, name: &OsStr) -> bool {
+/// Hides what the layers below have under a name. What this layer itself has there stays: a whiteout is
+/// about lower layers only, wherever in the archive it stands.
+fn hide(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    if is(parent, name, SFlag::S_IFDIR) {
+        return set_xattr(parent, Some(name), OPAQUE_ATTRIBUTE, b"y");
+    }
+    match mknodat(parent, name, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)) {
+        // A file of this layer hides as well as a whiteout.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether something is there and of this kind; the only devices here are whiteouts.
+fn is(parent: &OwnedFd, name: &OsStr, kind: SFlag) -> bool {
     fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-        .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+        .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind)
 }
 
 /// Removes what an entry replaces.
