@@ -65,6 +65,8 @@ pub enum Step {
     Steady {
         until_ms: u64,
     },
+    /// So far no single run may have been started twice.
+    Once,
 }
 
 /// Everything that is going to break in one run.

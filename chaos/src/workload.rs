@@ -7,7 +7,7 @@ use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::resources::CPU_MILLIS;
-use rialto_protocol::model::{AppSpec, PortSpec, Resources, Restart, ServiceSpec};
+use rialto_protocol::model::{AppSpec, OnLost, PortSpec, Resources, Restart, ServiceSpec};
 
 use crate::oracle::{Deed, Fate, Oracle, Wish};
 use crate::sim::{Dice, World};
@@ -133,6 +133,11 @@ impl Workload {
         self.drained.contains_key(&machine)
     }
 
+    /// Whether the app is a single run.
+    pub fn is_single_run(&self, app: &str) -> bool {
+        self.apps.get(app).is_some_and(|app| app.spec.single_run)
+    }
+
     /// Asks a machine for one new task; the name of its app.
     pub fn probe(&mut self, world: &mut World, machine: usize) -> String {
         let mut service = service(1, &["true"]);
@@ -195,6 +200,9 @@ impl Workload {
         let ms = self.dice.between(1, 5_000).to_string();
         let mut run = service(1, &["sleep", &ms]);
         run.restart = Restart::No;
+        if self.dice.chance(0.7) {
+            run.on_lost = OnLost::Retry(self.dice.below(2) as u32);
+        }
         let Some(machine) = self.someone(world) else { return };
         let name = self.name("run");
         let spec = AppSpec { services: BTreeMap::from([("run".to_string(), run)]), single_run: true };

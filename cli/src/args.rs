@@ -148,6 +148,9 @@ pub struct Deploy {
     /// Does not wait until it runs.
     #[arg(long)]
     pub detach: bool,
+    /// Runs what the names of images mean now, and not what they meant when the app was first deployed.
+    #[arg(long)]
+    pub resolve: bool,
     /// Waits no longer than this.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = human::duration)]
     pub timeout: Duration,

@@ -264,6 +264,33 @@ fn a_log_that_cannot_be_read_is_no_success() {
 }
 
 #[test]
+fn a_run_whose_output_cannot_be_read_is_no_success() {
+    let unread = json!({ "failed": { "code": "unreachable", "message": "m2 cannot be reached" } });
+    let run = |later: Option<Value>| {
+        let unread = unread.clone();
+        peer(move |asked, answer| {
+            let mut lines = answer.lines();
+            if asked.is("POST", "/v1/runs") {
+                lines.line(&output("stdout", "b3V0Cg=="));
+                lines.line(&unread);
+                lines.line(&json!({ "state": row("exited", json!({ "exit_code": 0 })) }));
+            } else {
+                // The whole of it, from its beginning.
+                lines.line(&output("stdout", "b3V0CmVuZAo="));
+                later.iter().for_each(|line| lines.line(line));
+            }
+            lines.end();
+        })
+    };
+    let (_folder, healed) = run(None);
+    assert_eq!(told(&healed, "run host work"), (0, "out\nend\n".into(), String::new()));
+    let (_folder, cut) = run(Some(unread.clone()));
+    let (code, out, err) = told(&cut, "run host work");
+    assert_eq!((code, out.as_str()), (125, "out\nend\n"));
+    assert!(err.contains("ended with code 0, and its output cannot be read: m2 cannot be reached"), "{err}");
+}
+
+#[test]
 fn a_deploy_waits_and_says_why_it_waits() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("shop.yaml");

@@ -10,11 +10,10 @@ use hyper::Method;
 use hyper::body::Frame;
 use rialto_protocol::api::{
     Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, Freed, ImageRow, Images, InviteBody, Invited,
-    LogLine, Machines, PullLine, ScaleBody, Status, TaskRow, Tasks,
+    LogLine, Machines, PullLine, RunBody, ScaleBody, Status, TaskRow, Tasks,
 };
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::AppSpec;
-use serde::Serialize;
 
 use crate::transport::Call;
 use crate::{Client, Error, Lines};
@@ -41,16 +40,6 @@ pub enum Naming<'a> {
     As(&'a str),
     /// As the archive calls it, or else so; without either it is refused.
     OwnOr(Option<&'a str>),
-}
-
-/// What `POST /v1/runs` takes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RunBody {
-    /// 32 hexadecimal digits: sending twice is harmless.
-    pub change: String,
-    /// The name of the app that the run becomes.
-    pub app: String,
-    pub spec: AppSpec,
 }
 
 impl Client {
@@ -122,8 +111,15 @@ impl Client {
     }
 
     /// `PUT /v1/apps/{app}`: makes the app read so.
-    pub async fn deploy(&self, app: &str, spec: AppSpec, change: ChangeId) -> Result<Answer<Changed>, Error> {
-        let body = DeployBody { change: change.hex(), spec };
+    /// `resolve`: names of images are read anew, though the app's stay the same.
+    pub async fn deploy(
+        &self,
+        app: &str,
+        spec: AppSpec,
+        resolve: bool,
+        change: ChangeId,
+    ) -> Result<Answer<Changed>, Error> {
+        let body = DeployBody { change: change.hex(), spec, resolve };
         self.ask(Call::with(Method::PUT, format!("/v1/apps/{}", escaped(app)), &body)).await
     }
 

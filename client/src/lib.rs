@@ -21,10 +21,11 @@ mod transport;
 
 use rialto_protocol::ids::ChangeId;
 
-pub use calls::{Naming, RunBody, Wait};
+pub use calls::{Naming, Wait};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use error::{Error, Tried};
 pub use lines::Lines;
+pub use rialto_protocol::api::RunBody;
 pub use transport::Client;
 
 /// A new name for a change. Ids that are made later sort later (UUID version 7, RFC 9562).

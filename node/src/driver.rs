@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::handle::{Ask, Handle};
+use crate::news::News;
 use crate::store::{Done, Store, StoreError};
 
 use changes::Changes;
@@ -61,14 +62,14 @@ pub struct Doors {
 struct Inside {
     events: mpsc::Receiver<Event>,
     asks: mpsc::Receiver<Ask>,
-    changes: watch::Sender<u64>,
+    changes: watch::Sender<News>,
 }
 
 impl Doors {
     pub fn new() -> Self {
         let (events, events_in) = mpsc::channel(EVENTS_QUEUED_MAX);
         let (asks, asks_in) = mpsc::channel(ASKS_QUEUED_MAX);
-        let (changes, changes_seen) = watch::channel(0);
+        let (changes, changes_seen) = watch::channel(News::default());
         let inside = Inside { events: events_in, asks: asks_in, changes };
         Self { handle: Handle::new(asks, changes_seen), events, inside }
     }
@@ -208,6 +209,10 @@ impl Driver {
     fn asked(&mut self, ask: Ask) -> Result<(), Ended> {
         match ask {
             Ask::Read(look) => {
+                look(&self.brain, clock::now());
+                Ok(())
+            }
+            Ask::Watch(look) => {
                 let begun = Instant::now();
                 look(&self.brain, clock::now());
                 self.changes.looked(begun.elapsed());

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod invitation;
 pub mod machine;
 pub mod mesh;
+pub mod news;
 pub mod peer;
 pub mod signals;
 pub mod store;

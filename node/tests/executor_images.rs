@@ -270,6 +270,30 @@ async fn a_missing_image_is_fetched_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_runs_the_manifest_it_names_whatever_has_its_name_here() {
+    if !containers_run() || !has_busybox() {
+        return;
+    }
+    let (_data, neighbour) = neighbour(false);
+    let mut peer = Peer::fetching(neighbour.clone()).await;
+    let older = Layout::new().image(&layers(), json!({"Env": ["PATH=/bin", "AGE=old"]}));
+    let older = peer.images().import_folder(Naming::As("shared"), older.path()).unwrap();
+    let newer = neighbour.images.get("shared").unwrap();
+    let spec = |digest: &str| {
+        let mut spec = of_image("shared", &["sh", "-c", "echo age=$AGE"]);
+        spec.image_digest = Some(digest.into());
+        spec.image_at = vec![PeerId([1; 32])];
+        spec
+    };
+    assert_eq!(peer.run(spec(&newer.digest)).await, (0, "age=\n".into()));
+    assert_eq!(peer.run(spec(&older.digest)).await, (0, "age=old\n".into()));
+    let claim = peer.start(spec(&format!("sha256:{}", "0".repeat(64))));
+    let report = peer.ended(claim).await;
+    assert!(matches!(&report, TaskReport::Failed { reason } if reason.contains("cannot be fetched")), "{report:?}");
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_peer_sends_is_checked() {
     if !containers_run() || !has_busybox() {
         return;

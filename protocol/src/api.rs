@@ -186,6 +186,20 @@ pub struct DeployBody {
     /// 32 hexadecimal digits, made by the client: sending twice is harmless.
     pub change: String,
     pub spec: AppSpec,
+    /// Reads the names of images anew, though the app's stay the same.
+    #[serde(default)]
+    pub resolve: bool,
+}
+
+/// `POST /v1/runs`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunBody {
+    /// 32 hexadecimal digits, made by the client: sending twice is harmless.
+    pub change: String,
+    /// The name of the app that the run becomes, a DNS label, made by the client.
+    pub app: String,
+    /// One service or more; `single_run` is set by the peer.
+    pub spec: AppSpec,
 }
 
 /// `POST /v1/apps/{app}/scale`; without a service all of the app's.

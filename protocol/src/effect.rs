@@ -37,8 +37,8 @@ pub enum Effect {
     Reply { request: u64, reply: Result<Reply, Refusal> },
     /// Something came that should not have: count it, and say so once in a while.
     Report { peer: Option<PeerId>, what: Bad },
-    /// What these apps show has changed: watchers look again. Empty: machines have.
-    Changed { apps: Vec<AppId> },
+    /// What these apps show has changed, or `machines` have, and with them anything: watchers look again.
+    Changed { apps: Vec<AppId>, machines: bool },
     /// For the event log and the eyes of people.
     Note { note: Note },
     /// This identity must write no more: its records were written by a later life of it.

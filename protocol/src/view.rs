@@ -86,7 +86,7 @@ impl View<'_> {
                 shown.insert((task.app.clone(), task.service.clone(), task.slot.clone()));
             }
         }
-        for (app, document) in self.living() {
+        for (app, document) in self.living_of(filter.app.as_deref()) {
             for (name, service) in &document.spec.services {
                 let revision = service.revision();
                 let outcomes = document.outcomes.get(name);
@@ -246,6 +246,14 @@ impl View<'_> {
         let record = all.and_then(|all| steward.and_then(|peer| all.get(&peer)).or_else(|| all.values().next()));
         let pending = record.and_then(|record| record.pending.iter().find(|pending| pending.service == service));
         pending.map(|pending| pending.reasons.clone()).unwrap_or_default()
+    }
+
+    /// The living app of one name, or all.
+    fn living_of(&self, app: Option<&str>) -> impl Iterator<Item = (&AppId, &Document)> {
+        let named =
+            app.and_then(|name| self.brain.app_named(name)).and_then(|app| self.brain.documents.get_key_value(app));
+        let all = app.is_none().then(|| self.living());
+        named.into_iter().chain(all.into_iter().flatten())
     }
 
     fn living(&self) -> impl Iterator<Item = (&AppId, &Document)> {
@@ -422,6 +430,11 @@ impl View<'_> {
             spec: AppSpec::clone(&document.spec),
             steward: self.brain.steward_of(app).map(|peer| self.brain.machine_name(&peer)),
         }
+    }
+
+    /// The manifest that an image's name means now.
+    pub fn image_digest(&self, image: &str) -> Option<String> {
+        self.brain.readings.image(image).map(|image| image.digest.clone())
     }
 
     /// The images that live machines have, under a name each.

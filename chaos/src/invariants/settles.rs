@@ -74,7 +74,7 @@ fn beliefs(world: &World, up: &[usize]) -> Vec<String> {
     let mut found = Vec::new();
     // Finished tasks are shown by age, and clocks differ.
     let live = |row: TaskRow| {
-        let ended = row.ended_at.is_some();
+        let ended = matches!(row.state.as_str(), "exited" | "failed" | "stopped" | "preempted" | "superseded");
         (!ended).then_some((row.task, row.state, row.machine, row.claim, row.attempt))
     };
     let mut reference = None;

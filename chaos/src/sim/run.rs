@@ -11,6 +11,7 @@ use super::network::Weather;
 use super::scenario::Scenario;
 use super::world::{Counts, Plant, World};
 use crate::faults::{Plan, Step};
+use crate::invariants::history::Run as Made;
 use crate::invariants::survivors::Probe;
 use crate::invariants::{Violation, acknowledged, settles};
 use crate::workload::Workload;
@@ -213,6 +214,7 @@ impl Run {
             Step::Probe { within_ms } => self.probe(within_ms),
             Step::Demand { within_ms } => self.demands.push(self.world.now_ms() + within_ms),
             Step::Quiet { until_ms } => self.quiet = Some((founded + until_ms, self.numbers())),
+            Step::Once => self.once(),
             Step::Steady { until_ms } => self.steady = Some((founded + until_ms, self.made())),
         }
     }
@@ -271,6 +273,18 @@ impl Run {
         self.world.promises.history.all().filter(|(task, _)| !probed(task)).map(|(_, runs)| runs.len()).sum()
     }
 
+    /// While nothing breaks, nobody has a reason to start a single run twice.
+    fn once(&mut self) {
+        let twice = |(task, runs): (&TaskId, &[Made])| {
+            let made: Vec<_> = runs.iter().map(|run| (run.machine, run.made_ms)).collect();
+            (self.work.is_single_run(&task.app.name) && made.len() > 1).then(|| format!("{task} ran at {made:?}"))
+        };
+        let found: Vec<String> = self.world.promises.history.all().filter_map(twice).collect();
+        for text in found {
+            self.world.promises.broken("P4", self.world.now_ms(), text);
+        }
+    }
+
     fn numbers(&self) -> Vec<u64> {
         (0..self.world.machines.len()).map(|at| self.world.promises.owners.last(at)).collect()
     }
@@ -280,6 +294,7 @@ impl Run {
         self.world.network.weather = Weather::FAIR;
         self.world.network.mend_all();
         self.world.resume_all();
+        self.world.machines.iter_mut().for_each(|machine| machine.executor.failing = 0.0);
     }
 
     /// All faults are gone, and everything that is not dead runs.
@@ -287,10 +302,7 @@ impl Run {
         self.calm();
         let world = &mut self.world;
         world.trace.line(world.now_us, || "** all faults are gone".into());
-        for machine in 0..world.machines.len() {
-            world.machines[machine].executor.failing = 0.0;
-            world.start(machine);
-        }
+        (0..world.machines.len()).for_each(|machine| world.start(machine));
     }
 
     /// Everything has to come right, and nothing acknowledged may be missing.

@@ -74,6 +74,7 @@ pub enum What {
     Quiet {
         for_s: f64,
     },
+    Once {},
 }
 
 /// Why there is no such story.
@@ -159,6 +160,7 @@ impl What {
             What::Probe { within_s } => step(at, Step::Probe { within_ms: ms(*within_s) }),
             What::Demand { within_s } => step(at, Step::Demand { within_ms: ms(*within_s) }),
             What::Quiet { for_s } => step(at, Step::Quiet { until_ms: at + ms(*for_s) }),
+            What::Once {} => step(at, Step::Once),
             What::Steady { for_s } => step(at, Step::Steady { until_ms: at + ms(*for_s) }),
         }
     }

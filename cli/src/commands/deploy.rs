@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub async fn deploy(client: &Client, out: Output, deploy: Deploy) -> Result<(), Failure> {
     let (app, spec) = file::read(deploy.file.as_deref(), deploy.app)?;
     confirm_endings(client, &app, &spec, deploy.yes).await?;
-    let changed = client.deploy(&app, spec.clone(), new_change()).await?.data;
+    let changed = client.deploy(&app, spec.clone(), deploy.resolve, new_change()).await?.data;
     match (changed.changed, changed.copies) {
         (false, _) => say(format!("{app} is as the file says already")),
         (true, 1) => say(format!("{app} is accepted; so far this peer alone has it on disk")),

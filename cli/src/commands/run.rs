@@ -50,7 +50,8 @@ pub async fn run(client: &Client, out: Output, run: Run) -> Result<Exit, Failure
         signal = signals.next() => Err(Stopped::Signal(signal)),
         () = at(deadline) => Err(Stopped::Late),
     };
-    let following = Following { client, out, app, task, printed: BTreeMap::new(), row: None, stopping: None };
+    let following =
+        Following { client, out, app, task, printed: BTreeMap::new(), row: None, unread: None, stopping: None };
     match lines {
         Ok(lines) => following.follow(lines, signals, deadline).await,
         Err(why) => following.give_up(why).await,
@@ -108,6 +109,8 @@ struct Following<'a> {
     printed: BTreeMap<String, u64>,
     /// The task as it was told of last.
     row: Option<TaskRow>,
+    /// Why some of what the task printed could not be read.
+    unread: Option<String>,
     /// Why it was told to stop.
     stopping: Option<Stopped>,
 }
@@ -159,6 +162,10 @@ impl Following<'_> {
             }
         }
         if let Some(row) = self.row.take_if(|row| has_ended(row)) {
+            if self.unread.is_some() && !row.lost {
+                // What could not be read as it came may be read now; else the end is no success of anybody's.
+                self.print_rest(&row).await?;
+            }
             return verdict(&row, self.stopping);
         }
         tokio::select! {
@@ -187,7 +194,7 @@ impl Following<'_> {
             LogLine::State(row) => self.see(*row),
             // A peer that goes down is followed by another, or by its next life.
             LogLine::Failed(problem) if problem.code == ErrorCode::Busy => {}
-            LogLine::Failed(problem) => say(format!("rialto: {}", one_line(&problem.message))),
+            LogLine::Failed(problem) => self.unread = Some(one_line(&problem.message)),
         }
         Ok(())
     }
@@ -241,7 +248,8 @@ impl Following<'_> {
         }
     }
 
-    /// What was printed while nobody followed.
+    /// What was printed and not passed on yet. Output that nobody can read is a failure: whoever asked would take
+    /// its absence for the task's silence.
     async fn print_rest(&mut self, row: &TaskRow) -> Result<(), Failure> {
         let same = self.row.as_ref().is_none_or(|before| before.claim == row.claim || before.claim.is_none());
         if !same {
@@ -249,14 +257,16 @@ impl Following<'_> {
         }
         let mut lines = match self.client.logs(&self.task, false, None).await {
             Ok(lines) => lines,
-            Err(error) => {
-                say(format!("rialto: the rest of the output cannot be read: {error}"));
-                return Ok(());
-            }
+            Err(error) => return Err(unreadable(row, error.to_string())),
         };
         let mut skip = std::mem::take(&mut self.printed);
-        while let Ok(Some(line)) = lines.next().await {
-            let LogLine::Output { stream, data, .. } = &line else { continue };
+        while let Some(line) = lines.next().await.map_err(|error| unreadable(row, error.to_string()))? {
+            let LogLine::Output { stream, data, .. } = &line else {
+                if let LogLine::Failed(problem) = &line {
+                    return Err(unreadable(row, one_line(&problem.message)));
+                }
+                continue;
+            };
             let data = decode(data)?;
             let known = skip.entry(stream.clone()).or_default();
             let old = (*known).min(data.len() as u64);
@@ -270,6 +280,13 @@ impl Following<'_> {
         }
         Ok(())
     }
+}
+
+/// The task's own end is told with the reason, for its code cannot be the answer any more.
+fn unreadable(row: &TaskRow, why: String) -> Failure {
+    let end = row.exit_code.map_or(row.state.clone(), |code| format!("ended with code {code}"));
+    Failure::new(Exit::Own, format!("{} {end}, and its output cannot be read: {why}", row.task))
+        .hint(format!("try again later: rialto logs {}", row.task))
 }
 
 #[cfg(test)]

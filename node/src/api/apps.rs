@@ -39,8 +39,22 @@ pub async fn deploy(
     identity.may(Verb::ChangeApps)?;
     check_app_name(&app)?;
     check_spec(&body.spec)?;
-    let change = change_id(&body.change)?;
-    api.change(Request::Deploy { change, author: identity.name(), app, spec: body.spec }).await
+    let DeployBody { change, mut spec, resolve } = body;
+    let change = change_id(&change)?;
+    if resolve {
+        spec = resolved(&api, spec).await?;
+    }
+    api.change(Request::Deploy { change, author: identity.name(), app, spec }).await
+}
+
+/// The same with every image's name read as of now.
+async fn resolved(api: &Api, mut spec: AppSpec) -> Result<AppSpec, Problem> {
+    let read = api.handle.read(move |brain, now| {
+        let view = brain.view(now);
+        spec.services.values_mut().for_each(|service| service.image_digest = view.image_digest(&service.image));
+        spec
+    });
+    read.await.ok_or_else(Problem::going_down)
 }
 
 #[derive(Deserialize)]

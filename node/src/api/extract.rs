@@ -27,10 +27,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let bytes = read_body(request.into_body()).await?;
-        serde_json::from_slice(&bytes).map(Json).map_err(|error| {
-            let place = format!("body:{}:{}", error.line(), error.column());
-            Problem::invalid(format!("the body is not the JSON that is expected: {error}")).at(place)
-        })
+        read_json(&bytes).map(Json)
+    }
+}
+
+/// A field that nobody knows is a mistake of whoever sent it, at whatever depth: it is named, not passed over.
+fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut unknown = Vec::new();
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_ignored::deserialize(&mut json, |path| unknown.push(path.to_string()));
+    let value = value.and_then(|value| json.end().map(|()| value)).map_err(|error| {
+        let place = format!("body:{}:{}", error.line(), error.column());
+        Problem::invalid(format!("the body is not the JSON that is expected: {error}")).at(place)
+    })?;
+    match unknown.into_iter().next() {
+        Some(path) => Err(Problem::invalid(format!("there is no field `{path}`")).at(path)),
+        None => Ok(value),
     }
 }
 

@@ -71,7 +71,6 @@ pub use logs::{Chunk, LogStream, Logs};
 pub use machines::{Invitation, Inviter};
 pub use problem::Problem;
 pub use rialto_protocol::rfc3339::rfc3339;
-pub use runs::RunBody;
 pub use serve::{bind_socket, serve_socket, serve_stream, serve_tcp};
 pub use token::{TOKEN_FILE, Token};
 

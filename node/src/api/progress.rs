@@ -46,13 +46,18 @@ pub fn has_ended(row: &TaskRow) -> bool {
     matches!(row.state.as_str(), "exited" | "failed" | "stopped" | "preempted" | "superseded")
 }
 
-/// Each slot's present row: the live one, else the first, rows being ordered newest first.
+/// Each slot's present row: the live one, else the first, rows being ordered newest first. A copy that gave way to
+/// another tells nothing of the task while there is that other.
 pub fn present<'a>(rows: impl IntoIterator<Item = &'a TaskRow>) -> BTreeMap<&'a str, &'a TaskRow> {
-    let is_live = |row: &TaskRow| !has_ended(row) && !row.lost;
+    let rank = |row: &TaskRow| match (has_ended(row) || row.lost, row.state.as_str()) {
+        (false, _) => 2,
+        (true, "superseded") => 0,
+        (true, _) => 1,
+    };
     let mut slots: BTreeMap<&str, &TaskRow> = BTreeMap::new();
     for row in rows {
         let held = slots.entry(&row.task).or_insert(row);
-        if is_live(row) && !is_live(held) {
+        if rank(row) > rank(held) {
             *held = row;
         }
     }
@@ -172,7 +177,7 @@ pub mod tests {
         let target = Target::of("shop");
         let batch = app(1, Restart::No);
         let lost = TaskRow { lost: true, ..row("1", "running", 1) };
-        let cases: [(Vec<TaskRow>, bool); 9] = [
+        let cases: [(Vec<TaskRow>, bool); 10] = [
             (vec![], false),
             (vec![row("1", "pending", 0)], false),
             (vec![row("1", "running", 1)], false),
@@ -182,6 +187,8 @@ pub mod tests {
             (vec![row("1", "preempted", 1)], false),
             (vec![row("1", "exited", 1), row("1", "pending", 0)], false),
             (vec![lost], true),
+            // Two machines ran it; the copy that gave way is listed first.
+            (vec![row("1", "superseded", 1), row("1", "exited", 1)], true),
         ];
         for (rows, finished) in cases {
             assert_eq!(is_finished(&target, Some(&batch), &rows), finished, "{rows:?}");

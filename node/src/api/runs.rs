@@ -1,10 +1,10 @@
 //! Single runs: one request deploys, and its answer is everything until the end.
 
 use axum::response::{IntoResponse, Response};
-use rialto_protocol::api::ErrorCode;
+use rialto_protocol::api::{ErrorCode, RunBody};
 use rialto_protocol::event::Request;
 use rialto_protocol::model::AppSpec;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::apps::never;
@@ -15,17 +15,6 @@ use super::identity::{Identity, Verb};
 use super::problem::Problem;
 use super::progress::Target;
 use super::{Api, Shared};
-
-/// `POST /v1/runs`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunBody {
-    /// The run's name, a DNS label, made by the client.
-    pub app: String,
-    /// 32 hexadecimal digits, made by the client: sending twice is harmless.
-    pub change: String,
-    /// One service or more; `single_run` is set here.
-    pub spec: AppSpec,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +30,7 @@ pub async fn run(
     Json(body): Json<RunBody>,
 ) -> Result<Response, Problem> {
     identity.may(Verb::ChangeApps)?;
-    let RunBody { app, change, mut spec } = body;
+    let RunBody { change, app, mut spec } = body;
     check_app_name(&app)?;
     check_spec(&spec)?;
     let change = change_id(&change)?;
@@ -51,7 +40,7 @@ pub async fn run(
     }
     // Watched from before the deploy: what is left of an earlier app of that name is then known for what it is.
     let watching = api.watches.watch(&app).await.ok_or_else(Problem::going_down)?;
-    if watching.seen.app.as_ref().is_some_and(|there| there.spec != spec) {
+    if watching.seen.app.as_ref().is_some_and(|there| !is_the_same(&there.spec, &spec)) {
         return Err(Problem::new(ErrorCode::Conflict, format!("there is an app {app} already")).at("app"));
     }
     check_placeable(&api, &spec).await?;
@@ -69,6 +58,15 @@ pub async fn run(
     // The follower may have ended with its peer; then its last line says so.
     let _ = deployed.send(());
     Ok(stream_of(body))
+}
+
+/// Whether an app is this very run, sent again: what the peer added to it does not count.
+fn is_the_same(there: &AppSpec, spec: &AppSpec) -> bool {
+    let mut there = there.clone();
+    for (name, service) in there.services.iter_mut() {
+        service.image_digest = spec.services.get(name).and_then(|asked| asked.image_digest.clone());
+    }
+    there == *spec
 }
 
 /// Refuses what could never run on the machines that are known.

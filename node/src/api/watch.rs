@@ -1,7 +1,7 @@
 //! Watching apps: one look at the brain per change, however many watch.
 //!
-//! One task waits for the brain to change and then looks at all watched apps in a single read, so that a
-//! thousand waiting runs cost the brain one visit and not a thousand. Looks are numbered on the brain's thread: who
+//! One task waits for the brain to change and then looks at those watched apps that may show something else, in a
+//! single read, so that a thousand waiting runs cost the brain one visit and not a thousand. Looks are numbered on the brain's thread: who
 //! begins to watch looks once by itself, and is never shown anything older than that.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use super::progress::{has_ended, is_wanted};
 use crate::handle::Handle;
+use crate::news::Scope;
 
 /// An app as the brain shows it.
 #[derive(Clone, Debug, Default)]
@@ -46,10 +47,6 @@ impl Seen {
         }
         rows.sort_by_key(|row| row.claim.as_ref().and_then(|claim| places.get(claim)).copied().unwrap_or(usize::MAX));
         Self { app, rows, claims, at }
-    }
-
-    fn shows_the_same(&self, other: &Seen) -> bool {
-        self.app == other.app && self.rows == other.rows && self.claims == other.claims
     }
 }
 
@@ -127,23 +124,25 @@ impl Inner {
             let at = looks.fetch_add(1, Ordering::Relaxed) + 1;
             apps.iter().map(|app| Seen::of(brain.view(now), app, at)).collect()
         };
-        self.handle.read(look).await
+        self.handle.watch(look).await
     }
 
     async fn keep_looking(self: Arc<Self>) {
         let mut changes = self.handle.changes();
+        let mut heard = 0;
         loop {
-            let watched: Vec<String> = {
-                let mut apps = self.apps.lock().expect("no holder panics");
-                apps.retain(|_, sender| sender.receiver_count() > 0);
-                apps.keys().cloned().collect()
+            let (scope, count) = {
+                let news = changes.borrow_and_update();
+                (news.since(heard), news.count())
             };
-            let idle = watched.is_empty();
-            if !idle {
-                let Some(looks) = self.look(watched.clone()).await else { break };
-                self.show(watched, looks);
+            heard = count;
+            let (idle, stirred) = self.watched(&scope);
+            if !stirred.is_empty() {
+                let Some(looks) = self.look(stirred.clone()).await else { break };
+                self.show(stirred, looks);
             }
             tokio::select! {
+                // Who begins has looked by itself: only what changes from then on is news.
                 () = self.began.notified() => {}
                 changed = changes.changed(), if !idle => if changed.is_err() { break },
             }
@@ -152,17 +151,19 @@ impl Inner {
         self.apps.lock().expect("no holder panics").clear();
     }
 
+    /// Whether nobody watches anything, and those watched apps that may show something else.
+    fn watched(&self, scope: &Scope) -> (bool, Vec<String>) {
+        let mut apps = self.apps.lock().expect("no holder panics");
+        apps.retain(|_, sender| sender.receiver_count() > 0);
+        (apps.is_empty(), apps.keys().filter(|app| scope.holds(app)).cloned().collect())
+    }
+
     fn show(&self, watched: Vec<String>, looks: Vec<Seen>) {
         let apps = self.apps.lock().expect("no holder panics");
         for (app, now) in watched.iter().zip(looks) {
-            let Some(sender) = apps.get(app) else { continue };
-            sender.send_if_modified(|last| {
-                let news = last.as_ref().is_none_or(|last| !last.shows_the_same(&now));
-                if news {
-                    *last = Some(Arc::new(now));
-                }
-                news
-            });
+            if let Some(sender) = apps.get(app) {
+                sender.send_replace(Some(Arc::new(now)));
+            }
         }
     }
 }

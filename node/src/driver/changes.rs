@@ -1,51 +1,59 @@
 //! Telling those who watch that something has changed, without letting them watch the brain to death.
 //!
-//! Whoever is told looks again, and looks on the brain's own thread. So the next word waits until the
+//! Whoever watches looks again, and looks on the brain's own thread. So the next word waits until the
 //! looks that followed the last one are at most a tenth of the time since: cheap looks are never
-//! slowed, and costly ones of thousands of tasks never crowd out the work that they look at.
+//! slowed, and costly ones of thousands of tasks never crowd out the work that they look at. Other reads do not count:
+//! each would put the next word off, and many of them for ever.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::news::{News, Scope};
+
 /// Looking takes at most one part in so many of the brain's time.
 const SHARE: u32 = 10;
 
 pub struct Changes {
-    count: watch::Sender<u64>,
-    /// There is something to tell.
-    pending: bool,
+    news: watch::Sender<News>,
+    /// What is to be told.
+    pending: Option<Scope>,
     told: Instant,
-    /// Time spent on looks since then.
+    /// Time that watchers' looks took since then.
     looked: Duration,
 }
 
 impl Changes {
-    pub fn new(count: watch::Sender<u64>) -> Self {
-        Self { count, pending: false, told: Instant::now(), looked: Duration::ZERO }
+    pub fn new(news: watch::Sender<News>) -> Self {
+        Self { news, pending: None, told: Instant::now(), looked: Duration::ZERO }
     }
 
     /// Something has changed.
-    pub fn note(&mut self) {
-        self.pending = true;
+    pub fn note(&mut self, scope: Scope) {
+        match &mut self.pending {
+            Some(pending) => pending.add(&scope),
+            None => self.pending = Some(scope),
+        }
     }
 
-    /// Somebody has looked, and it took so long.
+    /// A watcher has looked, and it took so long.
     pub fn looked(&mut self, took: Duration) {
         self.looked += took;
     }
 
     /// When watchers are to be told; `None`: there is nothing to tell.
     pub fn due(&self) -> Option<Instant> {
-        self.pending.then(|| self.told + self.looked * SHARE)
+        self.pending.as_ref().map(|_| self.told + self.looked * SHARE)
     }
 
     /// Tells watchers, if it is time.
     pub fn tell(&mut self) {
         let now = Instant::now();
-        if self.due().is_some_and(|due| due <= now) {
-            (self.pending, self.told, self.looked) = (false, now, Duration::ZERO);
-            self.count.send_modify(|count| *count += 1);
+        if self.due().is_some_and(|due| due <= now)
+            && let Some(scope) = self.pending.take()
+        {
+            (self.told, self.looked) = (now, Duration::ZERO);
+            self.news.send_modify(|news| news.tell(scope));
         }
     }
 }
@@ -56,17 +64,17 @@ mod tests {
 
     #[test]
     fn costly_looks_delay_the_next_word() {
-        let (count, seen) = watch::channel(0);
-        let mut changes = Changes::new(count);
+        let (news, seen) = watch::channel(News::default());
+        let mut changes = Changes::new(news);
         changes.tell();
-        assert_eq!(*seen.borrow(), 0, "nothing has changed");
-        changes.note();
+        assert_eq!(seen.borrow().count(), 0, "nothing has changed");
+        changes.note(Scope::Everything);
         changes.tell();
-        assert_eq!(*seen.borrow(), 1);
-        changes.note();
+        assert_eq!(seen.borrow().count(), 1);
+        changes.note(Scope::Everything);
         changes.looked(Duration::from_secs(60));
         changes.tell();
-        assert_eq!(*seen.borrow(), 1);
+        assert_eq!(seen.borrow().count(), 1);
         assert!(changes.due().unwrap() > Instant::now() + Duration::from_secs(500));
     }
 }

@@ -2,11 +2,21 @@
 
 use std::collections::VecDeque;
 
+use rialto_protocol::ids::AppId;
 use rialto_protocol::wire::vitals_to_sign;
 use rialto_protocol::{Effect, Event};
 
 use super::{Driver, Ended, clock};
+use crate::news::Scope;
 use crate::store::Job;
+
+/// What watchers have to look at.
+fn scope(apps: Vec<AppId>, machines: bool) -> Scope {
+    match machines {
+        true => Scope::Everything,
+        false => Scope::Apps(apps.into_iter().map(|app| app.name).collect()),
+    }
+}
 
 impl Driver {
     /// Performs effects in order. What they bring about at once (signed vitals) is taken by the
@@ -30,7 +40,7 @@ impl Driver {
                 Effect::Forget { claim } => self.ports.tasks.forget(claim),
                 Effect::Reply { request, reply } => self.pending.answer(request, reply),
                 Effect::Report { peer, what } => self.ports.counters.count(what.name(), peer),
-                Effect::Changed { .. } => self.changes.note(),
+                Effect::Changed { apps, machines } => self.changes.note(scope(apps, machines)),
                 Effect::Note { note } => {
                     tracing::debug!(what = note.what, subject = %note.subject, "{}", note.text);
                     self.ports.events.push(note, clock::now().wall);

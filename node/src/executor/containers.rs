@@ -186,7 +186,8 @@ impl Containers {
         let (image, lease) = match spec.image.as_str() {
             HOST => (Image::Host, None),
             name => {
-                let ready = self.images.ensure(name, None, &spec.image_at, self.fetch.as_ref()).await;
+                let digest = spec.image_digest.as_deref();
+                let ready = self.images.ensure(name, digest, &spec.image_at, self.fetch.as_ref()).await;
                 let (image, lease) = ready.map_err(|error| format!("image {name}: {error}"))?;
                 (image, Some(lease))
             }

@@ -285,6 +285,7 @@ pub fn of_image(image: &str, command: &[&str]) -> TaskSpec {
         task: TaskId { app, service: "main".into(), slot: "1".into() },
         attempt: 1,
         image: image.into(),
+        image_digest: None,
         image_at: Vec::new(),
         command: command.iter().map(|word| word.to_string()).collect(),
         environment: Default::default(),

@@ -22,6 +22,7 @@ use rialto_node::api::{
     Manifest, Open, Peers, State, Streamed, Token, router,
 };
 use rialto_node::handle::{Ask, Handle};
+use rialto_node::news::News;
 use rialto_protocol::api::{EventRow, LayerRow};
 use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::{Now, Request};
@@ -45,7 +46,7 @@ pub struct Town {
     asked: Arc<Mutex<Vec<Request>>>,
     chronicle: Arc<Chronicle>,
     /// While it is there a brain is served that nothing happens to.
-    _changes: Option<watch::Sender<u64>>,
+    _changes: Option<watch::Sender<News>>,
 }
 
 impl Town {
@@ -53,7 +54,7 @@ impl Town {
     pub fn new(answer: fn(&Request) -> Result<Reply, Refusal>) -> Self {
         let me = PeerId([1; 32]);
         let (asks, mut to_answer) = mpsc::channel(64);
-        let (_changes, changes) = watch::channel(0);
+        let (_changes, changes) = watch::channel(News::default());
         let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
         let kept = asked.clone();
         tokio::spawn(async move {
@@ -70,7 +71,7 @@ impl Town {
             let (brain, _) = Brain::new(config, Restored::default(), now);
             while let Some(ask) = to_answer.recv().await {
                 match ask {
-                    Ask::Read(look) => look(&brain, now),
+                    Ask::Read(look) | Ask::Watch(look) => look(&brain, now),
                     Ask::Request(request, reply) => {
                         let _ = reply.send(answer(&request));
                         kept.lock().unwrap().push(request);
@@ -96,7 +97,7 @@ impl Town {
         logs: Arc<dyn Logs>,
         peers: Arc<dyn Peers>,
         asked: Arc<Mutex<Vec<Request>>>,
-        _changes: Option<watch::Sender<u64>>,
+        _changes: Option<watch::Sender<News>>,
     ) -> Self {
         let chronicle = Arc::new(Chronicle::default());
         chronicle.happen("founded");

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use rialto_node::api::{Chunk, Duplex, Forward, LogStream, Logs, Open, serve_stream};
 use rialto_node::handle::{Ask, Handle};
+use rialto_node::news::{News, Scope};
 use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::{Description, Now, Request, TaskReport};
 use rialto_protocol::ids::{ClaimId, ClusterId, InvitationId, PeerId};
@@ -112,7 +113,7 @@ impl Peer {
         let id = config.me;
         let (events, events_in) = mpsc::unbounded_channel();
         let (asks, asks_in) = mpsc::channel(64);
-        let (changed, changes) = watch::channel(0);
+        let (changed, changes) = watch::channel(News::default());
         roads.peers.lock().unwrap().insert(id, events.clone());
         let memory = Arc::new(Memory::default());
         let (brain, first) = Brain::new(config, Restored::default(), now());
@@ -162,7 +163,7 @@ struct Body {
     brain: Brain,
     roads: Roads,
     events: mpsc::UnboundedSender<Event>,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<News>,
     waiting: BTreeMap<u64, oneshot::Sender<Result<Reply, Refusal>>>,
     tasks: Tasks,
     linked: BTreeSet<PeerId>,
@@ -182,7 +183,7 @@ impl Body {
                 Some(event) = events.recv() => event,
                 ask = asks.recv() => match ask {
                     None => return,
-                    Some(Ask::Read(look)) => {
+                    Some(Ask::Read(look) | Ask::Watch(look)) => {
                         look(&self.brain, now());
                         continue;
                     }
@@ -229,7 +230,7 @@ impl Body {
                         let _ = answer.send(reply);
                     }
                 }
-                Effect::Changed { .. } => self.changed.send_modify(|changes| *changes += 1),
+                Effect::Changed { .. } => self.changed.send_modify(|news| news.tell(Scope::Everything)),
                 _ => {}
             }
         }

@@ -209,6 +209,7 @@ impl Brain {
             task: claim.task.clone(),
             attempt: claim.attempt,
             image: award.image.clone(),
+            image_digest: award.image_digest.clone(),
             image_at: award.image_at.clone(),
             command: award.command.clone(),
             environment,

@@ -4,9 +4,12 @@
 //! tasks, stewardship and requests each do what is due, and what was written leaves. Each concern
 //! has a file of its own; this one only holds them together.
 
+mod agenda;
+mod auctioning;
 mod machine;
 mod members;
 mod reading;
+mod recording;
 mod requests;
 mod spread;
 mod stewarding;
@@ -241,8 +244,8 @@ impl Brain {
         self.out.extend(flush);
         if self.machines_changed || !self.changed.is_empty() {
             let apps = std::mem::take(&mut self.changed).into_iter().collect();
-            self.machines_changed = false;
-            self.out.push(Effect::Changed { apps });
+            let machines = std::mem::take(&mut self.machines_changed);
+            self.out.push(Effect::Changed { apps, machines });
         }
     }
 

@@ -8,6 +8,7 @@ use rand_chacha::rand_core::RngCore;
 use serde::{Deserialize, Serialize};
 
 use super::Brain;
+use super::machine::HOST_IMAGE;
 use super::writer::Urgency;
 use crate::effect::{Effect, Local, Refusal, Reply};
 use crate::event::{Description, Request};
@@ -88,7 +89,7 @@ impl Brain {
                 self.admit(id, key, cluster, invitation, secret_hash)
             }
             Request::Image { name, digest, bytes, present } => {
-                let value = present.then(|| encode(&Image { digest, bytes }));
+                let value = present.then(|| encode(&Image { digest, bytes, at: self.now.wall }));
                 self.read_own(Kind::IMAGE, &name, value.as_deref());
                 self.write(Kind::IMAGE, &name, value, Urgency::Now);
                 self.reply_when_durable(id, Reply::Done);
@@ -144,7 +145,23 @@ impl Brain {
             let last = self.generations(name).next_back().map_or(0, |app| app.generation);
             AppId { namespace: NAMESPACE.into(), name: name.into(), generation: last + 1 }
         });
+        let spec = self.with_digests(&app, spec);
         self.change(request, change, author, app, &Edit::Spec(spec), "deployed")
+    }
+
+    /// Names of images become digests once, when the app is deployed: what runs does not change under a name that
+    /// comes to mean something else. A name that stays keeps its digest.
+    fn with_digests(&self, app: &AppId, mut spec: AppSpec) -> AppSpec {
+        let before = self.documents.get(app).map(|document| &document.spec.services);
+        for (name, service) in spec.services.iter_mut().filter(|(_, service)| service.image != HOST_IMAGE) {
+            let held = before.and_then(|services| services.get(name)).filter(|held| held.image == service.image);
+            service.image_digest = service
+                .image_digest
+                .take()
+                .or_else(|| held.and_then(|held| held.image_digest.clone()))
+                .or_else(|| self.readings.image(&service.image).map(|image| image.digest.clone()));
+        }
+        spec
     }
 
     fn scale(

@@ -10,6 +10,7 @@ use super::Brain;
 use crate::effect::{Bad, Effect, StoreOp};
 use crate::event::Now;
 use crate::ids::PeerId;
+use crate::ledger::readings::Heard;
 use crate::ledger::record::{Entry, Frame, Kind, Signature, Stored, VALUE_BYTES_MAX};
 use crate::ledger::replica::{EXCHANGE_BYTES_MAX, Taken};
 use crate::model::Vitals;
@@ -372,8 +373,8 @@ impl Brain {
     fn send_vitals(&mut self, peer: PeerId) {
         let known = self.readings.vitals.len();
         let skip = if known > VITALS_EXCHANGED { self.rng.next_u64() as usize % known } else { 0 };
-        let some: Vec<_> =
-            self.readings.vitals.values().cycle().skip(skip).take(VITALS_EXCHANGED.min(known)).cloned().collect();
+        let some = self.readings.vitals.values().cycle().skip(skip).take(VITALS_EXCHANGED.min(known));
+        let some: Vec<_> = some.map(|heard| heard.signed.clone()).collect();
         if !some.is_empty() {
             self.send(peer, Message::Vitals(some));
         }
@@ -399,14 +400,18 @@ impl Brain {
     pub(super) fn vitals_signed(&mut self, counter: u64, signature: Signature) {
         let Some(vitals) = self.spread.vitals.take_if(|vitals| vitals.counter == counter) else { return };
         let signed = Arc::new(SignedVitals { owner: self.me, vitals, signature });
-        self.readings.vitals.insert(self.me, signed.clone());
+        self.hear_vitals(signed.clone());
         self.push_vitals(vec![signed], &self.me.clone());
+    }
+
+    fn hear_vitals(&mut self, signed: Arc<SignedVitals>) {
+        self.readings.vitals.insert(signed.owner, Heard { signed, read_ms: self.now.ms });
     }
 
     pub(super) fn is_newer(&self, signed: &SignedVitals) -> bool {
         let age = |vitals: &Vitals| (vitals.started, vitals.counter);
         let held = self.readings.vitals.get(&signed.owner);
-        signed.owner != self.me && held.is_none_or(|held| age(&held.vitals) < age(&signed.vitals))
+        signed.owner != self.me && held.is_none_or(|held| age(&held.signed.vitals) < age(&signed.vitals))
     }
 
     fn take_vitals(&mut self, from: PeerId, all: Vec<Arc<SignedVitals>>) {
@@ -416,7 +421,7 @@ impl Brain {
             .filter(|signed| self.is_newer(signed) && self.ledger.is_admitted(&signed.owner))
             .collect();
         for signed in &news {
-            self.readings.vitals.insert(signed.owner, signed.clone());
+            self.hear_vitals(signed.clone());
         }
         if !news.is_empty() {
             self.push_vitals(news, &from);

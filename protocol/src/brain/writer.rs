@@ -192,7 +192,7 @@ mod tests {
         assert_eq!((drafts[0].prev, drafts[0].records.len()), (7, 1));
         writer.write(at(1), key("b"), Some(vec![1]), Urgency::Ordinary);
         writer.write(at(2), key("b"), Some(vec![2]), Urgency::Urgent);
-        assert!(writer.hold(Effect::Changed { apps: vec![] }).is_none());
+        assert!(writer.hold(Effect::Changed { apps: vec![], machines: true }).is_none());
         assert!(writer.flush(at(60)).is_none(), "one at a time");
         assert!(writer.committed(commit, &[Signature([0; 64])]).unwrap().held.is_empty());
         assert_eq!(writer.deadline(), Some(50));
@@ -205,6 +205,6 @@ mod tests {
     #[test]
     fn what_waits_for_nothing_goes_at_once() {
         let mut writer = Writer::new(PeerId([1; 32]), 0, at(0));
-        assert!(writer.hold(Effect::Changed { apps: vec![] }).is_some());
+        assert!(writer.hold(Effect::Changed { apps: vec![], machines: true }).is_some());
     }
 }

@@ -48,6 +48,9 @@ pub struct Departure {
 pub struct Image {
     pub digest: String,
     pub bytes: u64,
+    /// Wall clock of the import, ms: of two images of one name the later is meant.
+    #[serde(default)]
+    pub at: u64,
 }
 
 /// The value of a `stewardship` record; its key is the app. Valid while its owner stewards the app,
@@ -86,6 +89,21 @@ pub struct ClaimEntry {
     pub read_ms: u64,
 }
 
+/// The newest vitals of a machine.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub signed: Arc<SignedVitals>,
+    /// When they came: monotonic, ms.
+    pub read_ms: u64,
+}
+
+impl Heard {
+    /// What the machine's own clock shows by now, as far as can be told, ms.
+    pub fn wall(&self, now_ms: u64) -> u64 {
+        self.signed.vitals.at.saturating_add(now_ms.saturating_sub(self.read_ms))
+    }
+}
+
 /// Claims of one service by slot.
 pub type Slots = BTreeMap<String, Vec<ClaimEntry>>;
 
@@ -93,7 +111,7 @@ pub type Slots = BTreeMap<String, Vec<ClaimEntry>>;
 #[derive(Debug, Default)]
 pub struct Readings {
     pub machines: BTreeMap<PeerId, Machine>,
-    pub vitals: BTreeMap<PeerId, Arc<SignedVitals>>,
+    pub vitals: BTreeMap<PeerId, Heard>,
     /// By app, service and slot.
     pub claims: BTreeMap<AppId, BTreeMap<String, Slots>>,
     tasks: BTreeMap<(PeerId, ClaimId), TaskId>,
@@ -176,6 +194,11 @@ impl Readings {
     /// What is taken of a machine by claims that have not ended.
     pub fn used(&self, machine: &PeerId) -> Resources {
         self.used.get(machine).cloned().unwrap_or_default()
+    }
+
+    /// The image that a name means: the one that was imported last.
+    pub fn image(&self, image: &str) -> Option<&Image> {
+        self.images.get(self.image_name(image)?)?.values().max_by_key(|held| (held.at, &held.digest))
     }
 
     /// The name under which machines have an image: `web` is `web:latest`.

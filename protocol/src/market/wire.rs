@@ -91,6 +91,9 @@ pub struct Award {
     pub revision: u64,
     pub slots: Vec<Slot>,
     pub image: String,
+    /// The manifest that is to run.
+    #[serde(default)]
+    pub image_digest: Option<String>,
     /// Machines that have the image.
     pub image_at: Vec<PeerId>,
     pub command: Vec<String>,

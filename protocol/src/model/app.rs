@@ -27,6 +27,9 @@ pub struct ServiceSpec {
     /// `host`, the name of an imported image, `web` or `web:1`, or an image of a registry,
     /// `HOST[:PORT]/NAME[:TAG][@DIGEST]`.
     pub image: String,
+    /// The manifest that the name meant when the app was deployed; `None` where no machine had it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
     /// Replaces the image's own command where it is not empty.
     #[serde(default)]
     pub command: Vec<String>,

@@ -111,6 +111,9 @@ pub struct TaskSpec {
     pub task: TaskId,
     pub attempt: u32,
     pub image: String,
+    /// The manifest that is to run, whatever the name means on this machine.
+    #[serde(default)]
+    pub image_digest: Option<String>,
     /// Machines that have the image, best first; empty for `host`.
     #[serde(default)]
     pub image_at: Vec<PeerId>,

@@ -67,7 +67,7 @@ fn spec(replicas: u32, single_run: bool) -> AppSpec {
 /// One deploy, from sending it until its last task is finished: tasks per second.
 async fn deploy(client: &Client, app: &str) -> Result<f64> {
     let began = Instant::now();
-    client.deploy(app, spec(TASKS, false), new_change()).await?;
+    client.deploy(app, spec(TASKS, false), false, new_change()).await?;
     client.wait(app, Wait::Finished, LIMIT).await.with_context(|| format!("waiting for {app}"))?;
     let rate = f64::from(TASKS) / began.elapsed().as_secs_f64();
     client.remove(app, new_change()).await?;

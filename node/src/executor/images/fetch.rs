@@ -139,7 +139,12 @@ impl<'a> Sources<'a> {
             Source::Registry(registry) => Ok(registry.manifest(digest).await?),
             Source::Holder(peer) | Source::Fetcher(peer) => {
                 let mut bytes = Vec::new();
-                let mut stream = attentive(self.fetch.manifest(*peer, self.image).await?);
+                // What another peer's name means is its own affair; what a digest means is not.
+                let stream = match digest {
+                    Some(digest) => self.fetch.blob(*peer, &digest.to_string()).await?,
+                    None => self.fetch.manifest(*peer, self.image).await?,
+                };
+                let mut stream = attentive(stream);
                 while let Some(chunk) = stream.next().await {
                     bytes.extend_from_slice(&chunk?);
                     if bytes.len() as u64 > DOCUMENT_BYTES_MAX {

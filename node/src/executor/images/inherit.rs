@@ -15,6 +15,9 @@ use nix::unistd::{Gid, Uid, fchown};
 
 /// Dresses the folders `implied` of a layer as the topmost of those `below`, lowest first, that has them.
 pub fn inherit(layer: &Path, implied: &[PathBuf], below: &[PathBuf]) -> io::Result<()> {
+    if implied.is_empty() {
+        return Ok(());
+    }
     let own = File::open(layer)?;
     let below = below.iter().rev().map(File::open).collect::<io::Result<Vec<_>>>()?;
     for path in implied {

@@ -19,6 +19,7 @@ mod follow;
 mod gc;
 mod inherit;
 mod intake;
+mod layers;
 mod manifest;
 mod members;
 mod name;
@@ -29,13 +30,11 @@ mod registry;
 mod unpack;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -56,7 +55,6 @@ pub use progress::{LayerAt, LayerState, Progress, Pulling};
 use pull::Pull;
 pub use registries::{Host, Registries};
 use registry::Connections;
-use unpack::{Budget, Unpacked};
 
 /// The most that one image may take, packed or unpacked.
 pub const IMAGE_BYTES_MAX: u64 = 32 << 30;
@@ -240,17 +238,28 @@ impl Images {
         manifest.config(&read_document(&self.blob_file(&manifest.config.digest)).ok()?).ok()
     }
 
+    /// The manifest that is meant, if it and everything that it needs is here: that of the digest, or else whatever
+    /// the name means.
+    fn held(&self, name: &str, digest: Option<&Digest>) -> Option<Vec<u8>> {
+        let Some(digest) = digest else { return self.manifest(name) };
+        let bytes = fs::read(self.blob_file(digest)).ok()?;
+        Manifest::read(&bytes).ok()?.blobs().all(|blob| self.has_blob(&blob.digest)).then_some(bytes)
+    }
+
     /// What a container of this image is made of, held until it is in the plan of a task; all blobs are here.
-    fn ready(&self, name: &str) -> Result<(Image, Lease), ImageError> {
-        let bytes = self.manifest(name).ok_or_else(|| ImageError::Missing("this machine does not have it".into()))?;
+    fn ready(&self, name: &str, digest: Option<&Digest>) -> Result<(Image, Lease), ImageError> {
+        let missing = || ImageError::Missing("this machine does not have it".into());
+        let bytes = self.held(name, digest).ok_or_else(missing)?;
         let (digest, manifest) = (Digest::of(&bytes), Manifest::read(&bytes)?);
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
         let lease = self.lease(&digest, &manifest, Some(&config));
         if !self.has_blob(&digest) {
             return Err(ImageError::Missing("it was given up just now".into()));
         }
-        // After a torn life a layer may have to be unpacked again.
-        self.unpack_all(&manifest, &config)?;
+        if !self.has_layers(&config.layers) {
+            // After a torn life a layer may have to be unpacked again.
+            self.unpack_all(&manifest, &config)?;
+        }
         // Its file's date says when it was used.
         let _ = File::options()
             .write(true)
@@ -288,86 +297,6 @@ impl Images {
         Ok(entry.info)
     }
 
-    /// Several at once: unpacking waits for a processor more than for the disk. They are on the disk
-    /// when it returns.
-    fn unpack_all(&self, manifest: &Manifest, config: &Config) -> Result<(), ImageError> {
-        let layers: Vec<_> = manifest.layers.iter().map(|layer| &layer.digest).zip(&config.layers).collect();
-        let budget = self.budget();
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        let work = || -> Result<(), ImageError> {
-            while let Some((blob, id)) = layers.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                self.unpack(blob, id, &budget)?;
-            }
-            Ok(())
-        };
-        let hands = std::thread::available_parallelism().map_or(1, usize::from).min(pull::LAYERS_AT_ONCE_MAX);
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..hands.min(layers.len())).map(|_| scope.spawn(work)).collect();
-            let own = work();
-            let panicked = |_| Err(ImageError::Io(io::Error::other("a layer's unpacking has panicked")));
-            others.into_iter().fold(own, |all, other| all.and(other.join().unwrap_or_else(panicked)))
-        })?;
-        Ok(self.settle(&config.layers)?)
-    }
-
-    fn budget(&self) -> Arc<Budget> {
-        Arc::new(Budget::new(self.0.bounds.0, self.0.bounds.1))
-    }
-
-    /// Unpacks a layer unless it is unpacked already.
-    fn unpack(&self, blob: &Digest, id: &Digest, budget: &Budget) -> Result<(), ImageError> {
-        let name = self.layer_name(id);
-        let turn = {
-            let mut unpacking = self.0.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-            unpacking.retain(|_, turn| Arc::strong_count(turn) > 1);
-            unpacking.entry(name.clone()).or_default().clone()
-        };
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = self.path("layers").join(&name);
-        if place.is_dir() {
-            return Ok(());
-        }
-        let incoming = self.incoming()?;
-        let root = incoming.path().join("layer");
-        let packed = File::open(self.blob_file(blob))?;
-        let Unpacked { digest: found, implied } = unpack::layer(packed, &root, budget)?;
-        if found != *id {
-            return Err(ImageError::Invalid(format!("layer {blob} unpacks to {found}, not to {id} as the image says")));
-        }
-        // The mark reaches the disk before the layer's name does: a journal keeps the order.
-        let implied: Vec<&[u8]> = implied.iter().map(|path| path.as_os_str().as_bytes()).collect();
-        fs::write(self.path("unsettled").join(&name), implied.join(&0))?;
-        fs::rename(&root, &place)?;
-        Ok(())
-    }
-
-    /// Finishes layers, lowest first, and sees to it that they are on the disk: a torn one must never look whole.
-    fn settle(&self, ids: &[Digest]) -> io::Result<()> {
-        let names: Vec<String> = ids.iter().map(|id| self.layer_name(id)).collect();
-        let layers: Vec<PathBuf> = names.iter().map(|name| self.path("layers").join(name)).collect();
-        let mut marks = Vec::new();
-        for (number, name) in names.iter().enumerate() {
-            let mark = self.path("unsettled").join(name);
-            let Ok(implied) = fs::read(&mark) else { continue };
-            let implied = implied.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-            let implied: Vec<PathBuf> = implied.map(|path| OsStr::from_bytes(path).into()).collect();
-            inherit::inherit(&layers[number], &implied, &layers[..number])?;
-            marks.push(mark);
-        }
-        if marks.is_empty() {
-            return Ok(());
-        }
-        sync_filesystem(&self.0.folder)?;
-        for mark in marks {
-            match fs::remove_file(mark) {
-                // Another image with the same layer was faster.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     fn has_blob(&self, digest: &Digest) -> bool {
         self.blob_file(digest).is_file()
     }
@@ -401,11 +330,6 @@ impl Images {
         // A plus sign is in no name.
         self.path("names").join(format!("{}.json", name.replace('/', "+")))
     }
-
-    /// Half of the digest: still unique, and a hundred of them fit into the options of a mount.
-    fn layer_name(&self, id: &Digest) -> String {
-        id.hex()[..32].to_owned()
-    }
 }
 
 /// A folder that goes away again, with what was left in it.
@@ -427,14 +351,6 @@ fn read_document(path: &Path) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     File::open(path)?.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn sync_filesystem(path: &Path) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let folder = File::open(path)?;
-    // SAFETY: the descriptor is open.
-    nix::errno::Errno::result(unsafe { nix::libc::syncfs(folder.as_raw_fd()) })?;
-    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

@@ -31,30 +31,30 @@ pub(super) struct Pull {
 
 impl Images {
     /// What a container of the image is made of, fetched if it is not here: from the first of the
-    /// peers `from` that has it, else from the registry that its name means. An image that is here
-    /// under that name is not asked for again, unless another `digest` is demanded.
+    /// peers `from` that has it, else from the registry that its name means. The digest says which of
+    /// all that ever had the name; without one, whatever is here under it will do.
     pub(in crate::executor) async fn ensure(
         &self,
         name: &str,
-        digest: Option<&Digest>,
+        digest: Option<&str>,
         from: &[PeerId],
         fetch: &dyn Fetch,
     ) -> Result<(Image, Lease), ImageError> {
         super::check_name(name)?;
-        let is_here =
-            || self.get(name).is_some_and(|info| digest.is_none_or(|digest| info.digest == digest.to_string()));
+        let wrong = |digest| ImageError::Invalid(format!("{digest:?} is no digest"));
+        let digest = digest.map(|digest| Digest::parse(digest).ok_or_else(|| wrong(digest))).transpose()?;
         for last in [false, true] {
-            if !is_here() {
+            if self.held(name, digest.as_ref()).is_none() {
                 let pull = self.pulling(name);
                 let _turn = pull.turn.lock().await;
-                if !is_here() {
+                if self.held(name, digest.as_ref()).is_none() {
                     let mut sources = Sources::new(self, name, from, fetch)?;
                     sources.together = fetch.together(name).await;
-                    self.bring(digest, &sources, &pull.progress).await?;
+                    self.bring(digest.as_ref(), &sources, &pull.progress).await?;
                 }
             }
-            let (images, own) = (self.clone(), name.to_owned());
-            match blocking(move || images.ready(&own)).await {
+            let (images, own, digest) = (self.clone(), name.to_owned(), digest.clone());
+            match blocking(move || images.ready(&own, digest.as_ref())).await {
                 // It may have been given up in this moment.
                 Err(ImageError::Missing(_)) if !last => {}
                 ready => return ready,

@@ -1,0 +1,302 @@
+//! The steward's side of the market: whom it asks, whom it awards, and what of it is still under way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand_chacha::rand_core::RngCore;
+
+use super::Brain;
+use super::machine::HOST_IMAGE;
+use super::stewarding::Waiting;
+use crate::event::Now;
+use crate::ids::{AppId, BidId, PeerId};
+use crate::market::auction::{
+    AWARD_RETRY_MS, Auction, BIDS_MS, Candidate, Outstanding, choose, decide, free_share, summary,
+};
+use crate::market::wire::{Award, Bid, Decline, NackReason, Release, Slot, Solicit, Verdict};
+use crate::membership::{Loss, State};
+use crate::model::{Executor, ServiceSpec};
+use crate::wire::Message;
+
+/// What does not fit is tried again after this at the latest, ms.
+const RETRY_MAX_MS: u64 = 10_000;
+/// Vitals older than this make a machine the last choice, ms.
+const STALE_MS: u64 = 60_000;
+
+impl Brain {
+    /// Calls for bids for slots of one service.
+    pub(super) fn call_for_bids(
+        &mut self,
+        app: &AppId,
+        name: &str,
+        service: &ServiceSpec,
+        slots: Vec<Slot>,
+        alone: bool,
+    ) {
+        let need = service.need();
+        let image = self.readings.image_name(&service.image).unwrap_or(&service.image).to_string();
+        let has_image = |peer: &PeerId| {
+            service.image == HOST_IMAGE || self.readings.images.get(&image).is_some_and(|at| at.contains_key(peer))
+        };
+        let has = self.tasks_by_machine(app, name);
+        let mut candidates = Vec::new();
+        for peer in self.members.live() {
+            let Some(machine) = self.readings.machines.get(&peer) else { continue };
+            let runs = !matches!(machine.executor, Executor::None(_)) && !machine.draining;
+            if !runs || self.members.state(&peer) != State::Alive {
+                continue;
+            }
+            let used = self.readings.used(&peer);
+            let vitals = self.readings.vitals.get(&peer);
+            candidates.push(Candidate {
+                peer,
+                fits: machine.capacity.copies(&used, &need, slots.len() as u32),
+                has: has.get(&peer).copied().unwrap_or(0),
+                free: free_share(&machine.capacity, &used),
+                image: has_image(&peer),
+                stale: vitals.is_none_or(|heard| self.now.wall.saturating_sub(heard.signed.vitals.at) > STALE_MS),
+            });
+        }
+        let rng = &mut self.rng;
+        let asked = choose(candidates, slots.len() as u32, || rng.next_u64());
+        if asked.is_empty() {
+            return self.wait_for_room(app, name, slots.len() as u32, vec!["no machine takes work".into()]);
+        }
+        if self.stewards.next_auction == 0 {
+            self.stewards.next_auction = self.rng.next_u64() >> 16;
+        }
+        self.stewards.next_auction += 1;
+        let id = self.stewards.next_auction;
+        let solicit = Arc::new(Solicit {
+            auction: id,
+            app: app.clone(),
+            service: name.to_string(),
+            count: slots.len() as u32,
+            need,
+            priority: service.priority,
+            image: service.image.clone(),
+            deadline_ms: BIDS_MS,
+        });
+        for peer in &asked {
+            self.send(*peer, Message::Solicit(solicit.clone()));
+        }
+        let auction = Auction {
+            app: app.clone(),
+            service: name.to_string(),
+            revision: service.revision(),
+            slots,
+            asked: asked.into_iter().collect(),
+            bids: BTreeMap::new(),
+            declines: BTreeMap::new(),
+            deadline_ms: self.now.ms + BIDS_MS,
+            alone,
+        };
+        self.stewards.auctions.insert(id, auction);
+    }
+
+    /// How many tasks of a service each machine holds or is about to.
+    fn tasks_by_machine(&self, app: &AppId, service: &str) -> BTreeMap<PeerId, u32> {
+        let mut has: BTreeMap<PeerId, u32> = BTreeMap::new();
+        for entry in self.readings.slots(app, service).into_iter().flat_map(|slots| slots.values()).flatten() {
+            if !entry.claim.state.has_ended() {
+                *has.entry(entry.owner).or_default() += 1;
+            }
+        }
+        for out in self.stewards.outstanding.values().filter(|out| out.app == *app && out.service == service) {
+            *has.entry(out.machine).or_default() += out.award.slots.len() as u32;
+        }
+        has
+    }
+
+    pub(super) fn bid_came(&mut self, from: PeerId, bid: Bid) {
+        let id = bid.auction;
+        match self.stewards.auctions.get_mut(&id).filter(|auction| auction.asked.contains(&from)) {
+            Some(auction) => {
+                auction.bids.insert(from, bid);
+                self.close_early(id);
+            }
+            // Too late, or of an auction before a restart: the room is not kept waiting.
+            None if !self.stewards.outstanding.contains_key(&bid.bid) => {
+                self.send(from, Message::Release(Release { auction: id, bid: bid.bid }));
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn decline_came(&mut self, from: PeerId, decline: Decline) {
+        if let Some(auction) = self.stewards.auctions.get_mut(&decline.auction)
+            && auction.asked.contains(&from)
+        {
+            auction.declines.insert(from, decline.reason);
+            self.close_early(decline.auction);
+        }
+    }
+
+    /// Everybody has answered, or enough have: the decision need not wait.
+    fn close_early(&mut self, id: u64) {
+        if let Some(auction) = self.stewards.auctions.get_mut(&id)
+            && auction.is_ripe()
+        {
+            auction.deadline_ms = self.now.ms;
+        }
+    }
+
+    pub(super) fn decide_auctions(&mut self) {
+        let now = self.now.ms;
+        let due: Vec<u64> = self
+            .stewards
+            .auctions
+            .iter()
+            .filter(|(_, auction)| auction.deadline_ms <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            if let Some(auction) = self.stewards.auctions.remove(&id) {
+                self.decide(id, auction);
+            }
+        }
+    }
+
+    fn decide(&mut self, id: u64, auction: Auction) {
+        let Auction { app, service, revision, slots, bids, declines, .. } = auction;
+        let wanted = self.documents.get(&app).filter(|doc| !doc.deleted).map(|doc| doc.spec.clone());
+        let spec = wanted.as_ref().and_then(|spec| spec.services.get(&service)).filter(|s| s.revision() == revision);
+        let has = self.tasks_by_machine(&app, &service);
+        let awards = match spec {
+            Some(_) => decide(&slots, &bids, |peer| has.get(peer).copied().unwrap_or(0)),
+            None => BTreeMap::new(),
+        };
+        for (peer, bid) in bids.iter().filter(|(peer, _)| !awards.contains_key(peer)) {
+            self.send(*peer, Message::Release(Release { auction: id, bid: bid.bid }));
+        }
+        let given: usize = awards.values().map(|(_, slots)| slots.len()).sum();
+        if let Some(spec) = spec {
+            for (machine, (bid, slots)) in awards {
+                let award = Arc::new(self.award(id, bid, &app, &service, spec, slots));
+                self.send(machine, Message::Award(award.clone()));
+                let again_ms = self.now.ms + AWARD_RETRY_MS;
+                let out =
+                    Outstanding { app: app.clone(), service: service.clone(), machine, award, again_ms, claims: None };
+                self.stewards.outstanding.insert(bid, out);
+            }
+        }
+        if given < slots.len() && spec.is_some() {
+            let mut reasons = summary(&declines);
+            if reasons.is_empty() && given == 0 {
+                reasons.push("no machine answered".into());
+            }
+            self.wait_for_room(&app, &service, (slots.len() - given) as u32, reasons);
+        } else if let Some(tended) = self.stewards.tended.get_mut(&app) {
+            tended.waiting.remove(&service);
+        }
+        self.touched.insert(app.clone());
+        self.changed.insert(app);
+    }
+
+    fn award(
+        &self,
+        auction: u64,
+        bid: BidId,
+        app: &AppId,
+        service: &str,
+        spec: &ServiceSpec,
+        slots: Vec<Slot>,
+    ) -> Award {
+        let at = self.readings.image_name(&spec.image).and_then(|name| self.readings.images.get(name));
+        let is_it = |digest: &String| spec.image_digest.as_ref().is_none_or(|wanted| wanted == digest);
+        let holders = at.into_iter().flatten().filter(|(_, image)| is_it(&image.digest)).map(|(peer, _)| peer);
+        let image_at = holders.filter(|peer| self.members.state(peer) == State::Alive).copied().take(16).collect();
+        Award {
+            auction,
+            bid,
+            app: app.clone(),
+            service: service.to_string(),
+            revision: spec.revision(),
+            slots,
+            image: self.readings.image_name(&spec.image).unwrap_or(&spec.image).to_string(),
+            image_digest: spec.image_digest.clone(),
+            image_at,
+            command: spec.command.clone(),
+            environment: spec.environment.clone(),
+            ports: spec.ports.clone(),
+            limits: spec.limits.clone(),
+            grace_ms: spec.grace_ms(),
+            priority: spec.priority,
+            on_lost: spec.on_lost,
+        }
+    }
+
+    /// What fits nowhere stays pending, and is tried again when room may be free.
+    fn wait_for_room(&mut self, app: &AppId, service: &str, count: u32, reasons: Vec<String>) {
+        let Now { ms, wall } = self.now;
+        let Some(tended) = self.stewards.tended.get_mut(app) else { return };
+        let before = tended.waiting.get(service);
+        let tries = before.map_or(0, |before| before.tries + 1);
+        let again_ms = ms + 250u64.saturating_mul(1 << tries.min(8)).min(RETRY_MAX_MS);
+        let oldest = before.map_or(wall, |before| before.oldest);
+        tended.waiting.insert(service.to_string(), Waiting { count, tries, again_ms, oldest, reasons });
+        self.stewards.agenda.look_by(app, again_ms);
+    }
+
+    /// The machine's last word on an award.
+    pub(super) fn verdict_came(&mut self, from: PeerId, verdict: Verdict) {
+        let Some(out) = self.stewards.outstanding.get_mut(&verdict.bid).filter(|out| out.machine == from) else {
+            return;
+        };
+        let app = out.app.clone();
+        match verdict.answer {
+            Ok(claims) => out.claims = Some(claims),
+            Err(NackReason::Expired | NackReason::TooMany | NackReason::NoPort | NackReason::Draining) => {
+                self.stewards.outstanding.remove(&verdict.bid);
+            }
+        }
+        self.touched.insert(app);
+    }
+
+    /// An award without an answer is sent again while its machine lives; a machine that is lost
+    /// will not answer.
+    pub(super) fn award_again(&mut self) {
+        let now = self.now.ms;
+        let due: Vec<BidId> = self
+            .stewards
+            .outstanding
+            .iter()
+            .filter(|(_, out)| out.claims.is_none() && out.again_ms <= now)
+            .map(|(bid, _)| *bid)
+            .collect();
+        for bid in due {
+            let Some(out) = self.stewards.outstanding.get_mut(&bid) else { continue };
+            out.again_ms = now + AWARD_RETRY_MS;
+            let (machine, award, app) = (out.machine, out.award.clone(), out.app.clone());
+            if self.is_lost(&machine) {
+                self.stewards.outstanding.remove(&bid);
+                self.touched.insert(app);
+            } else {
+                self.send(machine, Message::Award(award));
+            }
+        }
+    }
+
+    pub(super) fn is_lost(&self, machine: &PeerId) -> bool {
+        let after = crate::steward::reconcile::SERVICE_LOST_AFTER_MS;
+        matches!(self.members.loss(self.now, machine, after), Loss::Lost)
+    }
+
+    /// Awards whose claims are seen, or whose machine is lost, are no longer outstanding.
+    pub(super) fn see_claims(&mut self, app: &AppId) {
+        let seen = |out: &Outstanding| {
+            let claims = out.claims.as_ref();
+            claims.is_some_and(|claims| claims.iter().all(|(_, id)| self.readings.find(&out.machine, id).is_some()))
+        };
+        let done: Vec<BidId> = self
+            .stewards
+            .outstanding
+            .iter()
+            .filter(|(_, out)| out.app == *app && (seen(out) || self.is_lost(&out.machine)))
+            .map(|(bid, _)| *bid)
+            .collect();
+        for bid in done {
+            self.stewards.outstanding.remove(&bid);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a steward writes down: finished work, what waits and why, and the end of old runs.
+
+use std::collections::BTreeMap;
+
+use super::Brain;
+use super::writer::Urgency;
+use crate::ids::{AppId, ChangeId};
+use crate::ledger::Edit;
+use crate::ledger::readings::{Pending, Stewardship};
+use crate::ledger::record::Kind;
+use crate::model::{AppSpec, Outcome, ServiceSpec};
+use crate::wire::encode;
+
+/// The most outcomes in one change.
+const OUTCOMES_MAX: usize = 500;
+/// A stewardship record is written at most this often, ms.
+const RECORD_MS: u64 = 1_000;
+/// Single runs are removed so long after they have finished, ms,
+const SINGLE_RUN_MS: u64 = 3_600_000;
+/// or when there are more finished ones than this.
+const SINGLE_RUNS_MAX: usize = 1_000;
+
+impl Brain {
+    pub(super) fn write_outcomes(&mut self, app: &AppId, service: &str, outcomes: Vec<Outcome>) {
+        for some in outcomes.chunks(OUTCOMES_MAX) {
+            for lost in some.iter().filter(|outcome| outcome.lost) {
+                let machine = lost.machine.map(|peer| self.machine_name(&peer)).unwrap_or_default();
+                let task = format!("{}.{service}.{}", app.name, lost.slot);
+                self.note("lost", task, format!("{machine} was lost; the task may have run, and is not repeated"));
+            }
+            let batch = crate::ids::hex(&self.draw16()[..8]);
+            let change = ChangeId(self.draw16());
+            let edit = Edit::Outcomes { service: service.to_string(), batch, outcomes: some.to_vec() };
+            self.edit(app, &edit, "steward", change, Urgency::Ordinary);
+        }
+    }
+
+    pub(super) fn tell_overlap(&mut self, app: &AppId, overlaps: u32) {
+        let Some(tended) = self.stewards.tended.get_mut(app) else { return };
+        let before = std::mem::replace(&mut tended.overlaps, overlaps);
+        if overlaps > before {
+            self.note("overlap", app.name.clone(), format!("{overlaps} tasks run twice for the moment"));
+        }
+    }
+
+    /// What others should know of this peer's care for an app: what waits, and why.
+    pub(super) fn write_stewardship(&mut self, app: &AppId, spec: &AppSpec, restarts: BTreeMap<String, u32>) {
+        let now = self.now.ms;
+        let Some(tended) = self.stewards.tended.get_mut(app) else { return };
+        let pending: Vec<Pending> = tended
+            .waiting
+            .iter()
+            .filter_map(|(service, waiting)| {
+                let wanted = spec.services.get(service)?;
+                Some(Pending {
+                    service: service.clone(),
+                    count: waiting.count,
+                    need: wanted.need(),
+                    priority: wanted.priority,
+                    oldest: waiting.oldest,
+                    reasons: waiting.reasons.clone(),
+                })
+            })
+            .collect();
+        let record = Stewardship {
+            revisions: spec.services.iter().map(|(name, service)| (name.clone(), service.revision())).collect(),
+            restarts,
+            rollout: Vec::new(),
+            pending,
+        };
+        // A single run that just runs needs no record of how it is cared for.
+        let worth_it = !record.pending.is_empty() || !record.restarts.is_empty() || !spec.single_run;
+        if tended.record.as_ref() == Some(&record) || (tended.record.is_none() && !worth_it) {
+            return;
+        }
+        if now < tended.record_ms + RECORD_MS && tended.record_ms > 0 {
+            self.stewards.agenda.look_by(app, tended.record_ms + RECORD_MS);
+            return;
+        }
+        tended.record_ms = now;
+        tended.record = Some(record.clone());
+        let value = encode(&(app.clone(), record.clone()));
+        self.readings.stewardships.entry(app.clone()).or_default().insert(self.me, record);
+        self.changed.insert(app.clone());
+        self.write(Kind::STEWARDSHIP, &app.to_string(), Some(value), Urgency::Ordinary);
+    }
+
+    /// Single runs that finished long ago, or are too many, end their generation.
+    pub(super) fn remove_old_runs(&mut self) {
+        let mut finished: Vec<(u64, AppId)> = Vec::new();
+        for app in self.stewards.tended.keys() {
+            let Some(document) = self.documents.get(app).filter(|doc| doc.spec.single_run && !doc.deleted) else {
+                continue;
+            };
+            let ended = |(name, service): (&String, &ServiceSpec)| {
+                let slots = document.outcomes.get(name)?;
+                (slots.len() >= service.replicas as usize)
+                    .then(|| slots.values().filter_map(|outcome| outcome.ended_at).max().unwrap_or(0))
+            };
+            let ends: Option<Vec<u64>> = document.spec.services.iter().map(ended).collect();
+            if let Some(last) = ends.and_then(|ends| ends.into_iter().max()) {
+                finished.push((last, app.clone()));
+            }
+        }
+        finished.sort_unstable();
+        let surplus = finished.len().saturating_sub(SINGLE_RUNS_MAX);
+        for (at, (_, app)) in finished.into_iter().enumerate() {
+            // By this peer's own clock: that of the machine may be anything.
+            let now = self.now.ms;
+            let Some(tended) = self.stewards.tended.get_mut(&app) else { continue };
+            let seen = *tended.finished_ms.get_or_insert(now);
+            if at < surplus || now.saturating_sub(seen) > SINGLE_RUN_MS {
+                let change = ChangeId(self.draw16());
+                self.edit(&app, &Edit::Delete, "steward", change, Urgency::Ordinary);
+            }
+        }
+    }
+}
