@@ -119,7 +119,8 @@ fn everything() -> Vec<Vec<u8>> {
         .entry(EntryType::Regular, "bin/owned", 0o640, 1000, b"owned", None)
         .entry(EntryType::Directory, "tmp", 0o1777, 0, b"", None)
         .entry(EntryType::Directory, "home", 0o2750, 1000, b"", None)
-        .hard_link("bin/same", "bin/owned")
+        .entry(EntryType::Regular, "bin/pair", 0o640, 1000, b"pair", None)
+        .hard_link("bin/same", "bin/pair")
         .link("link", "/bin/owned")
         .link("dangling", "../../nowhere")
         .entry(EntryType::Symlink, "home/link", 0o777, 1000, b"", Some("x"))
@@ -156,7 +157,7 @@ fn everything() -> Vec<Vec<u8>> {
         .file(".wh.link", b"")
         // Folders that the layer says nothing about are as they were below.
         .file("tmp/left", b"x")
-        .file("home/sub/new", b"x")
+        .file("home/new", b"x")
         .dir("folder")
         .dir("file-to-folder")
         .file("file-to-folder/inside", b"inside")
