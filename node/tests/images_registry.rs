@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use images_support::registry::{Door, PASSWORD, Registry, USER, Wire, registry_runs};
+use images_support::registry::{Door, PASSWORD, Registry, USER, Wire, certificate, is_there, registry_runs};
 use images_support::*;
 use rialto_node::executor::images::{Host, ImageError, Images, LayerState, Registries, Settings};
 use serde_json::json;
@@ -167,19 +167,11 @@ fn logins(folder: &Path, registry: &Registry, user: &str, password: &str) -> Opt
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_asked_of_the_server_that_the_registry_names() {
-    if !registry_runs() || !is_root() || !images_support::registry::is_there("openssl") {
+    if !registry_runs() || !is_root() || !is_there("openssl") {
         return;
     }
     let keys = tempfile::tempdir().unwrap();
-    let certificate = keys.path().join("cert.pem");
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=tests", "-keyout"])
-        .arg(keys.path().join("key.pem"))
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .unwrap();
-    assert!(made.status.success());
+    let certificate = certificate(keys.path());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let realm = format!("http://{}/token", listener.local_addr().unwrap());
     let (asked, folder) = (Arc::new(AtomicUsize::new(0)), keys.path().to_owned());
@@ -210,6 +202,27 @@ async fn a_token_is_asked_of_the_server_that_the_registry_names() {
     let images = store(data.path(), settings(PASSWORD));
     assert_eq!(images.pull(&name, &[], &()).await.unwrap().name, name);
     server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_believed_only_where_it_is_named() {
+    if !registry_runs() || !is_root() || !is_there("openssl") {
+        return;
+    }
+    let keys = tempfile::tempdir().unwrap();
+    let certificate = certificate(keys.path());
+    let registry = Registry::start(Door::Tls { certificate: certificate.clone(), key: keys.path().join("key.pem") });
+    registry.push(image().path(), "web:1", false);
+    let name = format!("{}/web:1", registry.address);
+    for (ca, believes) in [(Some(certificate), true), (None, false)] {
+        let data = tempfile::tempdir().unwrap();
+        let host = Host { plain_http: Some(false), ca, ..Default::default() };
+        let host = BTreeMap::from([(registry.address.to_string(), host)]);
+        let images = store(data.path(), Registries { host, ..Default::default() });
+        let pulled = images.pull(&name, &[], &()).await;
+        assert_eq!(pulled.is_ok(), believes, "{pulled:?}");
+        assert!(believes || pulled.unwrap_err().to_string().contains("certificate"));
+    }
 }
 
 /// A token that lets anybody do anything, in the form that docker-registry reads: RFC 7519, signed by RS256.

@@ -237,7 +237,7 @@ fn archives_of_other_tools_are_read_as_they_come() {
         let data = tempfile::tempdir().unwrap();
         let images = Images::open(data.path()).unwrap();
         let info = images.import(Naming::OwnOr(None), Trickle(&archive)).unwrap();
-        assert!(info.name.ends_with(name), "{what}: {}", info.name);
+        assert_eq!(info.name, name, "{what}");
         let tree = stacked(data.path(), ids(&layers[..2]));
         assert_eq!(tree[Path::new("f2")].content, [2; 10_000], "{what}");
         let config = images.configuration(&info.name).unwrap();

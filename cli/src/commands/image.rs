@@ -31,11 +31,16 @@ pub async fn image(client: &Client, out: Output, image: Image) -> Result<(), Fai
             out.data(&image, String::new)
         }
         Image::Rm { names, force } => {
-            let mut all = Vec::new();
+            let (mut all, mut failed) = (Vec::new(), None);
             for name in names {
-                all.extend(client.remove_image(&name, force).await?.data.machines);
+                match client.remove_image(&name, force).await {
+                    Ok(answer) => all.extend(answer.data.machines),
+                    // The others go all the same.
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-            freed(out, &all)
+            freed(out, &all)?;
+            failed.map_or(Ok(()), |error| Err(error.into()))
         }
         Image::Gc { unused } => freed(out, &client.collect_images(unused).await?.data.machines),
     }

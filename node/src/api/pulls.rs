@@ -242,11 +242,16 @@ fn machine(view: &View<'_>, name: &str) -> Option<Machine> {
     Some(Machine { peer, name: row.name, addresses: view.addresses(&peer) })
 }
 
-/// A service that wants the image.
+/// A service that wants the image: an app's as long as it is deployed, a single run's as long as it runs.
 fn user_of(view: &View<'_>, image: &str) -> Option<String> {
     view.apps().into_iter().find_map(|app| {
+        let single = app.spec.single_run;
+        let name = |service: &str| format!("{}.{service}", app.app);
+        let runs = |service: &str| view.claims(&name(service)).iter().any(|claim| claim.row.ended_at.is_none());
         let mut services = app.spec.services.iter();
-        let user = services.find(|(_, service)| service.replicas > 0 && is_same_image(&service.image, image))?;
-        Some(format!("{}.{}", app.app, user.0))
+        let user = services.find(|(service, spec)| {
+            is_same_image(&spec.image, image) && if single { runs(service) } else { spec.replicas > 0 }
+        });
+        user.map(|(service, _)| name(service))
     })
 }

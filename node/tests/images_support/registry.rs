@@ -39,6 +39,26 @@ pub enum Door {
         realm: String,
         certificate: PathBuf,
     },
+    /// Everybody, by TLS.
+    Tls {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+}
+
+/// A key and a certificate for this machine, `key.pem` and `cert.pem`, that nobody else vouches for.
+pub fn certificate(folder: &Path) -> PathBuf {
+    let certificate = folder.join("cert.pem");
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=tests"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .arg(folder.join("key.pem"))
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    certificate
 }
 
 /// A registry of its own, with its own folder.
@@ -52,8 +72,13 @@ impl Registry {
     pub fn start(door: Door) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display();
+        let mut tls = String::new();
         let auth = match door {
             Door::Open => String::new(),
+            Door::Tls { certificate, key } => {
+                tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
+                String::new()
+            }
             Door::Password => {
                 fs::write(folder.path().join("htpasswd"), format!("{USER}:{HASH}\n")).unwrap();
                 format!("auth:\n  htpasswd:\n    realm: test\n    path: {path}/htpasswd\n")
@@ -64,7 +89,7 @@ impl Registry {
             ),
         };
         let config = format!(
-            "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {path}/data\n{auth}http:\n  addr: 127.0.0.1:0\n"
+            "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {path}/data\n{auth}http:\n  addr: 127.0.0.1:0\n{tls}"
         );
         fs::write(folder.path().join("config.yml"), config).unwrap();
         let mut process = Command::new("docker-registry")

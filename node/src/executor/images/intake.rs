@@ -14,7 +14,7 @@ use super::blob::{Digest, Hashing, receive};
 use super::docker::{self, Saved};
 use super::manifest::{Choice, Manifest, Named, choices, is_index};
 use super::members;
-use super::name::check_name;
+use super::name::{check_name, familiar};
 use super::unpack::decompressed;
 use super::{DOCUMENT_BYTES_MAX, IMAGE_BYTES_MAX, ImageError, ImageInfo, Images, Incoming, Origin, read_document};
 
@@ -234,12 +234,12 @@ impl Intake {
     fn choose(&self, index: &[u8], name: Option<&str>, depth: usize) -> Result<(Vec<u8>, Option<String>), ImageError> {
         let all: Vec<Choice> =
             choices(index)?.into_iter().filter(|choice| self.blobs.contains(&choice.named.digest)).collect();
-        let called = all.iter().find(|choice| name.is_some() && choice.name.as_deref() == name);
+        let called = all.iter().find(|choice| name.is_some() && choice.name.as_deref().map(familiar) == name);
         let here = called.or_else(|| all.first());
         let here = here.ok_or_else(|| ImageError::Invalid("the layout has no image for this machine".into()))?;
         let bytes = read_document(&self.place(&here.named.digest))?;
         // `latest` alone is a tag and names nothing.
-        let own = here.name.clone().filter(|name| name != "latest");
+        let own = here.name.as_deref().map(familiar).filter(|name| *name != "latest").map(str::to_owned);
         match (is_index(&bytes), depth) {
             (false, _) => Ok((bytes, own)),
             (true, 0) => Err(ImageError::Invalid("the layout's indexes lead nowhere".into())),
@@ -248,7 +248,8 @@ impl Intake {
     }
 
     fn choose_saved(&self, all: &[Saved], name: Option<&str>) -> Result<(Vec<u8>, Option<String>), ImageError> {
-        let called = all.iter().find(|saved| name.is_some_and(|name| saved.names().iter().any(|own| own == name)));
+        let called =
+            all.iter().find(|saved| name.is_some_and(|name| saved.names().iter().any(|own| familiar(own) == name)));
         let chosen = match (called, all) {
             (Some(called), _) => called,
             (None, [only]) => only,
@@ -258,7 +259,8 @@ impl Intake {
                 return Err(ImageError::Invalid(format!("the archive has several images: choose one of {names}")));
             }
         };
-        Ok((chosen.manifest(&self.files)?, chosen.names().first().cloned()))
+        let own = chosen.names().first().map(|own| familiar(own).to_owned());
+        Ok((chosen.manifest(&self.files)?, own))
     }
 
     fn resolve_links(&mut self) {

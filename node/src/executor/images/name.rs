@@ -30,6 +30,12 @@ pub fn check_name(name: &str) -> Result<(), ImageError> {
     }
 }
 
+/// A name as people write it: other tools put Docker's own registry before what has none.
+pub fn familiar(name: &str) -> &str {
+    let bare = name.strip_prefix(DOCKER_HUB).and_then(|rest| rest.strip_prefix('/'));
+    bare.map_or(name, |bare| bare.strip_prefix("library/").unwrap_or(bare))
+}
+
 /// An image as a registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
@@ -107,6 +113,17 @@ mod tests {
             &"a".repeat(300),
         ] {
             assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dockers_own_registry_goes_without_saying() {
+        for (name, short) in [
+            ("docker.io/library/redis:7", "redis:7"),
+            ("docker.io/a/b", "a/b"),
+            ("r.example/library/x", "r.example/library/x"),
+        ] {
+            assert_eq!(familiar(name), short);
         }
     }
 

@@ -36,8 +36,8 @@ const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application
 /// Why a registry does not give what it is asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    #[error("{0} does not have it")]
-    Missing(String),
+    #[error("it does not have it")]
+    Missing,
     #[error("{0}")]
     Denied(String),
     /// It answered something else than what was asked for.
@@ -256,17 +256,17 @@ impl Registry {
     }
 
     async fn success(&self, response: Response) -> Result<Response, RegistryError> {
-        let (status, host) = (response.status(), self.host());
+        let status = response.status();
         match status {
             _ if status.is_success() => Ok(response),
-            StatusCode::NOT_FOUND => Err(RegistryError::Missing(host.into())),
+            StatusCode::NOT_FOUND => Err(RegistryError::Missing),
             StatusCode::UNAUTHORIZED if self.endpoint.credentials.is_none() => Err(self.no_credentials()),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let said = self.words(response).await;
-                Err(RegistryError::Denied(format!("{host} denies it to the credentials of this machine{said}")))
+                Err(RegistryError::Denied(format!("it denies it to the credentials of this machine{said}")))
             }
             _ => {
-                let said = format!("{host} answers {status}{}", self.words(response).await);
+                let said = format!("it answers {status}{}", self.words(response).await);
                 let passes = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
                 Err(if passes { RegistryError::Unreachable(said) } else { RegistryError::Refused(said) })
             }
@@ -314,16 +314,15 @@ impl Registry {
     }
 
     fn no_credentials(&self) -> RegistryError {
-        let host = self.host();
-        RegistryError::Denied(format!("{host} asks for credentials, and this machine has none for it"))
+        RegistryError::Denied("it asks for credentials, and this machine has none for it".into())
     }
 
     fn refused(&self, reason: String) -> RegistryError {
-        RegistryError::Refused(format!("{}: {reason}", self.host()))
+        RegistryError::Refused(reason)
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
-        RegistryError::Unreachable(format!("{}: {}", self.host(), whole(error)))
+        RegistryError::Unreachable(whole(error))
     }
 }
 
