@@ -47,7 +47,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use rialto_protocol::api::{Answer, ErrorCode};
 use rialto_protocol::ids::PeerId;
@@ -171,6 +171,8 @@ pub fn router(state: State) -> Router {
         .route("/v1/version", get(machines::version))
         .route("/v1/status", get(machines::status))
         .route("/v1/machines", get(machines::list))
+        .route("/v1/machines/unfreeze", post(machines::unfreeze))
+        .route("/v1/machines/{machine}", delete(machines::remove))
         .route("/v1/machines/{machine}/drain", post(machines::drain))
         .route("/v1/machines/{machine}/undrain", post(machines::undrain))
         .route("/v1/invitations", post(machines::invite))
@@ -180,6 +182,8 @@ pub fn router(state: State) -> Router {
         .route("/v1/apps/{app}", get(apps::one).put(apps::deploy).delete(apps::remove))
         .route("/v1/apps/{app}/scale", post(apps::scale))
         .route("/v1/apps/{app}/wait", get(apps::wait))
+        .route("/v1/apps/{app}/history", get(apps::history))
+        .route("/v1/apps/{app}/rollback", post(apps::rollback))
         .route("/v1/runs", post(runs::run))
         .route("/v1/logs/{name}", get(logs::read))
         .route("/v1/images", get(images::list).post(images::import))
