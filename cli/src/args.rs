@@ -62,6 +62,8 @@ pub enum Verb {
     Stop(Stop),
     Rm(Rm),
     Scale(Scale),
+    History(History),
+    Rollback(Rollback),
     Status(Status),
     #[command(subcommand)]
     Machine(Machine),
@@ -240,6 +242,33 @@ pub struct Scale {
     pub words: Vec<String>,
 }
 
+/// Shows who changed an app, and when.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto history shop
+  rialto history --all shop      also earlier generations, and what stewards wrote down")]
+pub struct History {
+    #[arg(value_name = "APP", value_parser = app)]
+    pub app: String,
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// Makes an app as it was after an earlier change.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto history shop                  names the revisions
+  rialto rollback shop --to 5f3a09")]
+pub struct Rollback {
+    #[arg(value_name = "APP", value_parser = app)]
+    pub app: String,
+    /// A revision, or the last digits of its name as `rialto history` shows them.
+    #[arg(long, value_name = "REVISION")]
+    pub to: String,
+}
+
 /// Shows how the cluster fares.
 #[derive(Debug, Group)]
 #[command(after_help = "\
@@ -267,6 +296,20 @@ pub enum Machine {
     /// Lets a drained machine take work again.
     #[command(after_help = "Example:\n  rialto machine undrain m2")]
     Undrain { machine: String },
+    /// Takes a machine out of the cluster for good: what it ran is replaced, and it is not let in again.
+    #[command(after_help = "\
+Examples:
+  rialto machine rm m2             a machine that is down, or was drained and stopped
+  rialto machine rm --force m2     though it is up: it stops its tasks when it hears of it")]
+    Rm {
+        machine: String,
+        /// Though it is up.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Has replacements go ahead that are held back because too many machines are gone.
+    #[command(after_help = "Example:\n  rialto machine unfreeze")]
+    Unfreeze,
 }
 
 /// Prints a token that lets machines join.

@@ -9,8 +9,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
 use rialto_protocol::api::{
-    Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, Freed, ImageRow, Images, InviteBody, Invited,
-    LogLine, Machines, PullLine, RunBody, ScaleBody, Status, TaskRow, Tasks,
+    Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, Freed, History, ImageRow, Images, InviteBody,
+    Invited, LogLine, Machines, PullLine, RollbackBody, RunBody, ScaleBody, Status, TaskRow, Tasks,
 };
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::AppSpec;
@@ -69,6 +69,31 @@ impl Client {
         let path = format!("/v1/machines/{}/{verb}", escaped(machine));
         let _: serde_json::Value = self.ask(Call { method: Method::POST, ..Call::get(path) }).await?;
         Ok(())
+    }
+
+    /// `DELETE /v1/machines/{machine}`: it is a member no more; `force`: though it is up.
+    pub async fn remove_machine(&self, machine: &str, force: bool) -> Result<serde_json::Value, Error> {
+        let force = if force { "?force=true" } else { "" };
+        let path = format!("/v1/machines/{}{force}", escaped(machine));
+        self.ask(Call { method: Method::DELETE, ..Call::get(path) }).await
+    }
+
+    /// `POST /v1/machines/unfreeze`: replacements that the storm gate holds back go ahead.
+    pub async fn unfreeze(&self) -> Result<serde_json::Value, Error> {
+        self.ask(Call { method: Method::POST, ..Call::get("/v1/machines/unfreeze") }).await
+    }
+
+    /// `GET /v1/apps/{app}/history`; `all`: also earlier generations, and what stewards wrote down.
+    pub async fn history(&self, app: &str, all: bool) -> Result<Answer<History>, Error> {
+        let mut query = Query::new(format!("/v1/apps/{}/history", escaped(app)));
+        query.add("all", all.then_some("true"));
+        self.ask(Call::get(query.0)).await
+    }
+
+    /// `POST /v1/apps/{app}/rollback`: the app reads as it did after an earlier change.
+    pub async fn rollback(&self, app: &str, to: &str, change: ChangeId) -> Result<Answer<Changed>, Error> {
+        let body = RollbackBody { change: change.hex(), to: to.into() };
+        self.ask(Call::with(Method::POST, format!("/v1/apps/{}/rollback", escaped(app)), &body)).await
     }
 
     /// `POST /v1/invitations`: a token that lets machines join.

@@ -231,6 +231,40 @@ pub struct App {
     /// The name of the machine whose peer is the app's steward.
     #[serde(default)]
     pub steward: Option<String>,
+    /// Fields that several people set at once, one sentence each.
+    #[serde(default)]
+    pub conflicts: Vec<String>,
+}
+
+/// `GET /v1/apps/{app}/history`; the oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    pub app: String,
+    pub generation: u32,
+    pub revisions: Vec<RevisionRow>,
+    pub conflicts: Vec<String>,
+}
+
+/// One change to an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionRow {
+    /// The change's id: a beginning of it names it where that is unique.
+    pub revision: String,
+    /// RFC 3339, by the clock of the machine at which it was made.
+    pub at: String,
+    pub author: String,
+    /// The machine at which it was made.
+    pub machine: String,
+    pub summary: String,
+    pub generation: u32,
+}
+
+/// `POST /v1/apps/{app}/rollback`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackBody {
+    pub change: String,
+    /// A revision of the app's history, or a beginning of it.
+    pub to: String,
 }
 
 /// `GET /v1/apps` -> `{"apps": [App]}`.

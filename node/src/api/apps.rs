@@ -1,7 +1,9 @@
 //! Apps: what people want.
 
 use axum::Json;
-use rialto_protocol::api::{Answer, App, Apps, Changed, DeployBody, ErrorCode, ScaleBody, Tasks};
+use rialto_protocol::api::{
+    Answer, App, Apps, Changed, DeployBody, ErrorCode, History, RollbackBody, ScaleBody, Tasks,
+};
 use rialto_protocol::effect::Reply;
 use rialto_protocol::event::Request;
 use rialto_protocol::model::AppSpec;
@@ -10,7 +12,7 @@ use rialto_protocol::view::View;
 use serde::Deserialize;
 
 use super::check::{check_app_name, check_replicas, check_service_name, check_spec};
-use super::extract::{self, Options, Segment, change_id};
+use super::extract::{self, Options, Segment, change_id, switch};
 use super::identity::{Identity, Verb};
 use super::problem::Problem;
 use super::progress::{Target, is_finished, is_running};
@@ -94,6 +96,40 @@ pub async fn scale(
     let ScaleBody { change, service, replicas } = body;
     let change = change_id(&change)?;
     api.change(Request::Scale { change, author: identity.name(), app, service, replicas }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryOptions {
+    #[serde(default, deserialize_with = "switch")]
+    all: bool,
+}
+
+pub async fn history(
+    api: Shared,
+    identity: Identity,
+    Segment(app): Segment,
+    Options(HistoryOptions { all }): Options<HistoryOptions>,
+) -> Result<Json<Answer<History>>, Problem> {
+    identity.may(Verb::Look)?;
+    api.answer(move |view| view.history(&app, all).ok_or_else(|| no_such_app(&app))).await
+}
+
+pub async fn rollback(
+    api: Shared,
+    identity: Identity,
+    Segment(app): Segment,
+    extract::Json(body): extract::Json<RollbackBody>,
+) -> Result<Json<Answer<Changed>>, Problem> {
+    identity.may(Verb::ChangeApps)?;
+    check_app_name(&app)?;
+    let RollbackBody { change, to } = body;
+    let is_beginning = (4..=32).contains(&to.len()) && to.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_beginning {
+        return Err(Problem::invalid("a revision is 4 to 32 hexadecimal digits of its name").at("to"));
+    }
+    let change = change_id(&change)?;
+    api.change(Request::Rollback { change, author: identity.name(), app, to: to.to_ascii_lowercase() }).await
 }
 
 #[derive(Deserialize)]
