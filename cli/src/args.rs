@@ -62,6 +62,8 @@ pub enum Verb {
     Stop(Stop),
     Rm(Rm),
     Scale(Scale),
+    History(History),
+    Rollback(Rollback),
     Status(Status),
     #[command(subcommand)]
     Machine(Machine),
@@ -240,6 +242,33 @@ pub struct Scale {
     pub words: Vec<String>,
 }
 
+/// Shows who changed an app, and when.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto history shop
+  rialto history --all shop      also earlier generations, and what stewards wrote down")]
+pub struct History {
+    #[arg(value_name = "APP", value_parser = app)]
+    pub app: String,
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// Makes an app as it was after an earlier change.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto history shop                  names the revisions
+  rialto rollback shop --to 5f3a09")]
+pub struct Rollback {
+    #[arg(value_name = "APP", value_parser = app)]
+    pub app: String,
+    /// A revision, or the last digits of its name as `rialto history` shows them.
+    #[arg(long, value_name = "REVISION")]
+    pub to: String,
+}
+
 /// Shows how the cluster fares.
 #[derive(Debug, Group)]
 #[command(after_help = "\
@@ -267,6 +296,20 @@ pub enum Machine {
     /// Lets a drained machine take work again.
     #[command(after_help = "Example:\n  rialto machine undrain m2")]
     Undrain { machine: String },
+    /// Takes a machine out of the cluster for good: what it ran is replaced, and it is not let in again.
+    #[command(after_help = "\
+Examples:
+  rialto machine rm m2             a machine that is down, or was drained and stopped
+  rialto machine rm --force m2     though it is up: it stops its tasks when it hears of it")]
+    Rm {
+        machine: String,
+        /// Though it is up.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Has replacements go ahead that are held back because too many machines are gone.
+    #[command(after_help = "Example:\n  rialto machine unfreeze")]
+    Unfreeze,
 }
 
 /// Prints a token that lets machines join.
@@ -285,24 +328,39 @@ pub struct Invite {
     pub uses: u32,
 }
 
-/// Imports and lists images.
+/// Pulls, imports, lists and removes images.
 #[derive(Debug, Subcommand)]
 #[command(
     visible_alias = "images",
     after_help = "\
 Examples:
+  rialto image pull registry.example/shop/web:1
   rialto image import ./web --name web:1
+  docker save web:1 | rialto image import -
   rialto image ls"
 )]
 pub enum Image {
-    /// Imports an image into the cluster: an OCI image layout, as a folder or a tar archive.
+    /// Brings an image from its registry to the machine that is asked; the others have it from there.
+    #[command(after_help = "\
+Examples:
+  rialto image pull registry.example/shop/web:1
+  rialto image pull 127.0.0.1:5000/web@sha256:...
+A name without a registry is asked of the one that the machine is configured to ask, if there is one.
+What a pull that broke off has brought is kept, and the next one goes on from there.")]
+    Pull {
+        /// HOST[:PORT]/NAME[:TAG][@DIGEST].
+        #[arg(value_parser = image)]
+        name: String,
+    },
+    /// Imports an image into the cluster: an OCI image layout, as a folder or a tar archive, or what 'docker save' writes.
     #[command(after_help = "\
 Examples:
   rialto image import ./web                 named as its index names it, or else as the folder
-  rialto image import web.tar --name web:1")]
+  rialto image import web.tar --name web:1
+  docker save web:1 | rialto image import -")]
     Import {
-        /// The folder, or the archive.
-        #[arg(value_name = "DIR")]
+        /// The folder, or the archive; '-' is the standard input.
+        #[arg(value_name = "DIR|FILE|-")]
         path: PathBuf,
         /// The image's name.
         #[arg(long, value_parser = image)]
@@ -311,6 +369,28 @@ Examples:
     /// Lists the images that the machines have.
     #[command(visible_alias = "list", after_help = "Example:\n  rialto image ls -o json")]
     Ls,
+    /// Removes images from every machine that has them; tasks that run keep what they are made of.
+    #[command(visible_alias = "remove", after_help = "Example:\n  rialto image rm web:1")]
+    Rm {
+        #[arg(value_parser = image, required = true)]
+        names: Vec<String>,
+        /// Even if an app wants it.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Has every machine give back what no image and no running task needs.
+    #[command(
+        visible_alias = "prune",
+        after_help = "\
+Examples:
+  rialto image gc
+  rialto image gc --unused 7d         and images of registries that no task has used for a week"
+    )]
+    Gc {
+        /// Also images that no task has used for so long and that a registry has: 24h, 7d.
+        #[arg(long, value_name = "TIME", value_parser = human::duration)]
+        unused: Option<Duration>,
+    },
 }
 
 /// Shows what happened, as the peer that is asked saw it.

@@ -335,7 +335,7 @@ fn an_image_is_packed_and_sent() {
     let (folder, peer) = peer(|asked, answer| {
         let path = asked.path.clone();
         let bytes = asked.body.len();
-        assert_eq!(path, "/v1/images?name=web");
+        assert_eq!(path, "/v1/images?fallback=web");
         answer.json(json!({ "name": "web", "digest": "sha256:0123456789abcdef", "bytes": bytes, "machines": ["m1"] }));
     });
     let layout = folder.path().join("Web");
@@ -358,6 +358,43 @@ fn an_image_is_packed_and_sent() {
     }
     assert!(names.contains(&("blobs/sha256/00".into(), "blob".into())), "{names:?}");
     assert_eq!(told(&peer, "image import /nowhere").0, 3);
+}
+
+#[test]
+fn a_pull_tells_how_far_it_is() {
+    let row = json!({ "name": "r.example/web", "digest": "sha256:0123456789abcdef", "bytes": 5, "machines": ["m1"] });
+    let layer = |state: &str| json!({"layer": {"digest": "sha256:aa", "bytes": 5, "bytes_total": 5, "state": state}});
+    let lines = [layer("fetching"), layer("fetching"), layer("ready"), json!({"pulled": row})];
+    let tell = |answer: Answer, lines: &[Value]| {
+        let mut told = answer.lines();
+        lines.iter().for_each(|line| told.line(line));
+        told.end();
+    };
+    let (_folder, peer) = peer(move |asked, answer| match (asked.method.as_str(), asked.path.as_str()) {
+        ("POST", "/v1/images/r.example%2Fweb/pull") => tell(answer, &lines),
+        ("POST", "/v1/images/none/pull") => {
+            tell(answer, &[json!({"failed": {"code": "not_found", "message": "nobody has it"}})]);
+        }
+        ("DELETE", "/v1/images/web?force=true") => {
+            answer.json(json!({"machines": [{"machine": "m1", "images": ["web"], "bytes": 1 << 20}]}));
+        }
+        ("POST", "/v1/blobs/gc?unused_ms=604800000") => {
+            answer.json(json!({"machines": [{"machine": "m1", "images": [], "bytes": 0},
+                {"machine": "m2", "images": [], "bytes": 0, "error": "no connection"}]}));
+        }
+        other => panic!("{other:?}"),
+    });
+    let (code, out, err) = told(&peer, "image pull r.example/web");
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert_eq!(err, "aa: fetching (5 B)\naa: ready (5 B)\nr.example/web is here: 5 B, 0123456789ab\n");
+    let (code, out, _) = told(&peer, "-o json image pull r.example/web");
+    assert!(code == 0 && out.contains("sha256:0123456789abcdef"), "{out}");
+    let (code, _, err) = told(&peer, "image pull none");
+    assert!(code == 3 && err.contains("nobody has it"), "{err}");
+    let (code, _, err) = told(&peer, "image rm --force web");
+    assert!(code == 0 && err.contains("m1: web and 1 MiB given back"), "{err}");
+    let (code, _, err) = told(&peer, "image gc --unused 7d");
+    assert!(code == 1 && err.contains("m2: no connection"), "{err}");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
 use rialto_protocol::api::{
-    Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, ImageRow, Images, InviteBody, Invited, LogLine,
-    Machines, RunBody, ScaleBody, Status, TaskRow, Tasks,
+    Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, Freed, History, ImageRow, Images, InviteBody,
+    Invited, LogLine, Machines, PullLine, RollbackBody, RunBody, ScaleBody, Status, TaskRow, Tasks,
 };
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::AppSpec;
@@ -32,6 +32,14 @@ impl Wait {
             Wait::Finished => "finished",
         }
     }
+}
+
+/// What an imported image is to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming<'a> {
+    As(&'a str),
+    /// As the archive calls it, or else so; without either it is refused.
+    OwnOr(Option<&'a str>),
 }
 
 impl Client {
@@ -61,6 +69,31 @@ impl Client {
         let path = format!("/v1/machines/{}/{verb}", escaped(machine));
         let _: serde_json::Value = self.ask(Call { method: Method::POST, ..Call::get(path) }).await?;
         Ok(())
+    }
+
+    /// `DELETE /v1/machines/{machine}`: it is a member no more; `force`: though it is up.
+    pub async fn remove_machine(&self, machine: &str, force: bool) -> Result<serde_json::Value, Error> {
+        let force = if force { "?force=true" } else { "" };
+        let path = format!("/v1/machines/{}{force}", escaped(machine));
+        self.ask(Call { method: Method::DELETE, ..Call::get(path) }).await
+    }
+
+    /// `POST /v1/machines/unfreeze`: replacements that the storm gate holds back go ahead.
+    pub async fn unfreeze(&self) -> Result<serde_json::Value, Error> {
+        self.ask(Call { method: Method::POST, ..Call::get("/v1/machines/unfreeze") }).await
+    }
+
+    /// `GET /v1/apps/{app}/history`; `all`: also earlier generations, and what stewards wrote down.
+    pub async fn history(&self, app: &str, all: bool) -> Result<Answer<History>, Error> {
+        let mut query = Query::new(format!("/v1/apps/{}/history", escaped(app)));
+        query.add("all", all.then_some("true"));
+        self.ask(Call::get(query.0)).await
+    }
+
+    /// `POST /v1/apps/{app}/rollback`: the app reads as it did after an earlier change.
+    pub async fn rollback(&self, app: &str, to: &str, change: ChangeId) -> Result<Answer<Changed>, Error> {
+        let body = RollbackBody { change: change.hex(), to: to.into() };
+        self.ask(Call::with(Method::POST, format!("/v1/apps/{}/rollback", escaped(app)), &body)).await
     }
 
     /// `POST /v1/invitations`: a token that lets machines join.
@@ -167,16 +200,41 @@ impl Client {
         self.ask(Call::get("/v1/images")).await
     }
 
-    /// `POST /v1/images?name=`: sends an OCI image layout as a tar archive, piece by piece as it is
-    /// made. It is sent to one peer and not repeated.
-    pub async fn import<S>(&self, name: &str, archive: S) -> Result<Answer<ImageRow>, Error>
+    /// `POST /v1/images?name=&fallback=`: sends an OCI image layout, or what `docker save` wrote, as a tar archive,
+    /// piece by piece as it is made. It is sent to one peer and not repeated.
+    pub async fn import<S>(&self, name: Naming<'_>, archive: S) -> Result<Answer<ImageRow>, Error>
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
         let mut query = Query::new("/v1/images");
-        query.add("name", Some(name));
+        match name {
+            Naming::As(name) => query.add("name", Some(name)),
+            Naming::OwnOr(name) => query.add("fallback", name),
+        }
         let body = StreamBody::new(archive.map_ok(Frame::data)).boxed_unsync();
         self.send(&query.0, body).await
+    }
+
+    /// `POST /v1/images/{name}/pull`: has the peer bring an image from its registry, and follows how far it is. The
+    /// last line is [`PullLine::Pulled`] or [`PullLine::Failed`].
+    pub async fn pull(&self, name: &str) -> Result<Lines<PullLine>, Error> {
+        let path = format!("/v1/images/{}/pull", escaped(name));
+        self.follow(Call { method: Method::POST, ..Call::get(path) }).await
+    }
+
+    /// `DELETE /v1/images/{name}`: takes an image from every machine that has it; by `force` even if an app wants it.
+    pub async fn remove_image(&self, name: &str, force: bool) -> Result<Answer<Freed>, Error> {
+        let mut query = Query::new(format!("/v1/images/{}", escaped(name)));
+        query.add("force", force.then_some("true"));
+        self.ask(Call { method: Method::DELETE, ..Call::get(query.0) }).await
+    }
+
+    /// `POST /v1/blobs/gc`: has every machine give back what nothing needs, and by `unused_for` also the images that
+    /// no task has used for so long and that can be had again.
+    pub async fn collect_images(&self, unused_for: Option<Duration>) -> Result<Answer<Freed>, Error> {
+        let mut query = Query::new("/v1/blobs/gc");
+        query.add("unused_ms", unused_for.map(|time| time.as_millis().to_string()).as_deref());
+        self.ask(Call { method: Method::POST, ..Call::get(query.0) }).await
     }
 
     /// `GET /v1/events`: what this peer saw happen after the event `after`.

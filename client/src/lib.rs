@@ -21,7 +21,7 @@ mod transport;
 
 use rialto_protocol::ids::ChangeId;
 
-pub use calls::Wait;
+pub use calls::{Naming, Wait};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use error::{Error, Tried};
 pub use lines::Lines;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fake::Peer;
-use rialto_client::{Client, Endpoint, Error, RunBody, Wait, new_change};
+use rialto_client::{Client, Endpoint, Error, Naming, RunBody, Wait, new_change};
 use rialto_protocol::api::{ErrorCode, LogLine};
 use rialto_protocol::model::AppSpec;
 use serde_json::json;
@@ -111,10 +111,10 @@ async fn an_archive_is_sent_in_pieces() {
         answer.json(json!({ "name": "web:1", "digest": "sha256:00", "bytes": bytes, "machines": ["m1"] }));
     });
     let pieces = futures::stream::iter((0..100).map(|_| Ok(bytes::Bytes::from(vec![7; 1000]))));
-    let image = client(&[&peer.socket]).import("web:1", pieces).await.unwrap().data;
+    let image = client(&[&peer.socket]).import(Naming::As("web:1"), pieces).await.unwrap().data;
     assert_eq!(image.bytes, 100_000);
     assert_eq!(peer.asked()[0].path, "/v1/images?name=web%3A1");
     let broken = futures::stream::iter([Err(std::io::Error::other("the disk is gone"))]);
-    let error = client(&[&peer.socket]).import("web", broken).await.unwrap_err();
+    let error = client(&[&peer.socket]).import(Naming::As("web"), broken).await.unwrap_err();
     assert_eq!(error, Error::Source("the disk is gone".into()));
 }

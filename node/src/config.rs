@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser};
 use rialto_protocol::model::app::is_dns_label;
 
+pub use crate::executor::images::{Host, Registries};
 pub use layer::Layer;
 pub use size::Size;
 pub use values::{Address, Advertise, Cpus, ExecutorKind, Hold};
@@ -56,6 +57,8 @@ pub struct Config {
     /// Instead of what the machine has.
     pub memory_bytes: Option<u64>,
     pub executor: ExecutorKind,
+    /// Whom images are pulled from, and how.
+    pub registries: Registries,
     /// How long a minority holds replacements back, ms; `None`: for ever.
     pub minority_hold_ms: Option<u64>,
     /// End the tasks with the peer.
@@ -145,6 +148,7 @@ impl Layer {
             cpu_millis: self.cpus.map(|cpus| cpus.0),
             memory_bytes: self.memory.map(|size| size.0),
             executor: self.executor.unwrap_or(ExecutorKind::Container),
+            registries: registries(self.registries.unwrap_or_default(), around),
             minority_hold_ms: self.minority_hold.map_or(Some(60_000), |hold| hold.0),
             stop_tasks: self.stop_tasks.unwrap_or(false),
             stop_other: false,
@@ -184,6 +188,15 @@ fn default_socket(around: &Surroundings<'_>, data: &Path) -> PathBuf {
         Some(dir) => PathBuf::from(dir).join("rialto/rialto.sock"),
         None => data.join("rialto.sock"),
     }
+}
+
+/// Without a file of credentials of its own a peer uses its user's, as Docker does.
+fn registries(mut registries: Registries, around: &Surroundings<'_>) -> Registries {
+    let set = |name: &str| (around.variable)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").or_else(|| around.is_root.then(|| "/root".into()));
+    let folder = || set("DOCKER_CONFIG").or_else(|| home().map(|home| home.join(".docker")));
+    registries.credentials = registries.credentials.or_else(|| folder().map(|folder| folder.join("config.json")));
+    registries
 }
 
 fn xdg(around: &Surroundings<'_>, variable: &str, below_home: &str) -> PathBuf {

@@ -28,6 +28,7 @@ use crate::driver::counters::Counters;
 use crate::driver::ports::{Ports, Tasks};
 use crate::driver::{self, Ended};
 use crate::events::EventLog;
+use crate::executor::images::Fetch;
 use crate::handle::Handle;
 use crate::identity::{Belonging, Identity, IdentityError};
 use crate::invitation::TokenError;
@@ -39,7 +40,7 @@ use crate::verify::verify;
 use belong::{LEDGER_FILE, Standing};
 use doors::{Doors, Inviter, Warnings};
 use folder::{Folder, FolderError};
-use images::ImagesForApi;
+use images::{FetchByMesh, ImagesForApi};
 use logs::LogsForApi;
 use machinery::Machinery;
 use network::{Net, Opener};
@@ -154,7 +155,8 @@ impl Peer {
         let (driver, closing, stop) = (driver::Doors::new(), CancellationToken::new(), CancellationToken::new());
         let (handle, happenings) = (driver.handle.clone(), driver.events.clone());
         let (events, counters) = (EventLog::default(), Counters::default());
-        let Machinery { tasks, described, images, logs, reports } = machinery::start(&config, &folder, me, &mesh);
+        let fetch: Arc<dyn Fetch> = Arc::new(FetchByMesh::new(me, Opener(mesh.clone()), handle.clone()));
+        let Machinery { tasks, described, images, logs, reports } = machinery::start(&config, &folder, me, &fetch);
         let ports = Ports {
             me,
             sign: Arc::new(move |bytes| identity.sign(bytes)),
@@ -179,7 +181,7 @@ impl Peer {
             me,
             machine: config.name.clone(),
             logs: Arc::new(logs),
-            images: Arc::new(ImagesForApi(images.clone())),
+            images: Arc::new(ImagesForApi { store: images.clone(), fetch }),
             events: Arc::new(events),
             inviter: Arc::new(Inviter { cluster: belonging.cluster, me, describe: describe.clone() }),
             peers: Arc::new(Forward::new(Opener(mesh.clone()))),
@@ -193,6 +195,10 @@ impl Peer {
         let serving = doors.open(&router, &handle, &config.name, &closing);
         let counted = mesh.clone();
         let count = move || counters.set(counted.counters().refused());
+        if let Some(images) = &images {
+            tokio::spawn(images::announce(images.clone(), config.name.clone(), handle.clone()));
+            tokio::spawn(images::relieve(images.clone(), closing.clone()));
+        }
         let present = move || images.as_ref().map(names).unwrap_or_default();
         tokio::spawn(watch::measure(describe, present, count, handle.clone(), happenings));
 

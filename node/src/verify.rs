@@ -28,7 +28,8 @@ pub fn verify(message: &Message) -> bool {
         | Message::Release(_)
         | Message::Award(_)
         | Message::Verdict(_)
-        | Message::Stop { .. } => true,
+        | Message::Stop { .. }
+        | Message::Unfreeze => true,
     }
 }
 

@@ -88,7 +88,12 @@ async fn wrong_requests_are_refused_with_what_is_wrong() {
         ("GET", "/v1/images/..%2Fetc/manifest", String::new(), 400, ErrorCode::Invalid, Some("image")),
         ("GET", "/v1/blobs/sha256:00", String::new(), 400, ErrorCode::Invalid, Some("digest")),
         ("POST", "/v1/images?name=host", String::new(), 400, ErrorCode::Invalid, Some("name")),
-        ("POST", "/v1/images", String::new(), 400, ErrorCode::Invalid, Some("query")),
+        ("POST", "/v1/images?fallback=host", String::new(), 400, ErrorCode::Invalid, Some("name")),
+        ("POST", "/v1/images?nam=x", String::new(), 400, ErrorCode::Invalid, Some("query")),
+        ("POST", "/v1/images/host/pull", String::new(), 400, ErrorCode::Invalid, Some("name")),
+        ("DELETE", "/v1/images/nosuch", String::new(), 404, ErrorCode::NotFound, Some("image")),
+        ("DELETE", "/v1/images/a?heer", String::new(), 400, ErrorCode::Invalid, Some("query")),
+        ("POST", "/v1/blobs/gc?unused_ms=x", String::new(), 400, ErrorCode::Invalid, Some("query")),
         ("POST", "/v1/images?name=bad", "bad".into(), 400, ErrorCode::Invalid, Some("image")),
         ("POST", "/v1/machines/m9/drain", String::new(), 404, ErrorCode::NotFound, Some("machine")),
         ("PUT", "/v1/apps/shop", String::new(), 400, ErrorCode::Invalid, Some("body:1:0")),
@@ -203,6 +208,32 @@ async fn an_image_goes_in_as_a_stream_and_out_by_its_digest() {
     let (status, answer) = town.send("POST", "/v1/images?name=web:1", "x".repeat(3 << 20)).await;
     assert_eq!((status, &answer["bytes"], &answer["machines"]), (200, &json!(3 << 20), &json!(["m1"])), "{answer}");
     assert!(matches!(&town.asked()[..], [Request::Image { name, present: true, .. }] if name == "web:1"));
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_before_ones_eyes_and_goes_again() {
+    let town = Town::new(changed);
+    let mut lines = town.lines_of("POST", "/v1/images/r.example%2Fweb/pull", String::new()).await;
+    let mut told = Vec::new();
+    while let Some(line) = lines.next().await {
+        told.push(line);
+    }
+    assert_eq!(told[0]["layer"]["state"], "ready");
+    assert_eq!((told.len(), &told[1]["pulled"]["name"]), (2, &json!("r.example/web")), "{told:?}");
+    let mut lines = town.lines_of("POST", "/v1/images/nosuch/pull", String::new()).await;
+    let last = loop {
+        let line = lines.next().await.expect("it says how it ended");
+        if line.get("layer").is_none() {
+            break line;
+        }
+    };
+    assert_eq!(last["failed"]["code"], "not_found");
+    let (status, answer) = town.send("DELETE", "/v1/images/web?here=true", String::new()).await;
+    assert_eq!((status, &answer["machines"][0]["images"][0]), (200, &json!("web")), "{answer}");
+    let (status, answer) = town.send("POST", "/v1/blobs/gc?here=true&unused_ms=5", String::new()).await;
+    assert_eq!((status, &answer["machines"][0]["bytes"]), (200, &json!(7)), "{answer}");
+    let told: Vec<_> = town.asked().into_iter().map(|request| format!("{request:?}")).collect();
+    assert!(told[0].contains("present: true") && told[1].contains("present: false"), "{told:?}");
 }
 
 #[tokio::test]

@@ -106,3 +106,20 @@ fn help_names_every_setting_of_the_contract() {
     }
     assert!(read("--version", &[], "", true).unwrap_err().to_string().starts_with("rialtod 0."));
 }
+
+#[test]
+fn registries_are_set_by_the_file() {
+    let toml = "[registries]\ndefault = \"r.example\"\n[registries.host.\"r.example\"]\nmirrors = [\"m.example:5000\"]\n\
+                plain-http = true\nca = \"/etc/ca.pem\"\n";
+    let config = read("--config {file}", &[("HOME", "/home/ada")], toml, true).unwrap();
+    assert_eq!(config.registries.default.as_deref(), Some("r.example"));
+    let host = &config.registries.host["r.example"];
+    assert_eq!((host.mirrors.len(), host.plain_http, &host.ca), (1, Some(true), &Some("/etc/ca.pem".into())));
+    assert_eq!(config.registries.credentials, Some("/home/ada/.docker/config.json".into()));
+    let of =
+        |variables: &[(&str, &str)], toml: &str| read("--config {file}", variables, toml, true).unwrap().registries;
+    assert_eq!(of(&[], "").credentials, Some("/root/.docker/config.json".into()));
+    assert_eq!(of(&[("DOCKER_CONFIG", "/d")], "").credentials, Some("/d/config.json".into()));
+    assert_eq!(of(&[], "[registries]\ncredentials = \"/c\"").credentials, Some("/c".into()));
+    assert!(read("--config {file}", &[], "[registries]\nmirrors = []", true).is_err());
+}

@@ -1,147 +1,22 @@
 //! Images: an OCI layout made here of the machine's static busybox, good ones and hostile ones.
 
 mod executor_support;
+mod images_support;
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use executor_support::*;
 use futures::future::BoxFuture;
-use rialto_node::executor::images::{Bytes, Fetch, ImageError, Images};
+use images_support::*;
+use rialto_node::executor::images::{Bytes, Fetch, Images, Naming};
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::PeerId;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 const BUSYBOX: &str = "/bin/busybox";
-
-/// A layout that is being put together.
-struct Layout(tempfile::TempDir);
-
-impl Layout {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("blobs/sha256")).unwrap();
-        fs::write(folder.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn blob(&self, bytes: &[u8]) -> String {
-        let hex = hex(bytes);
-        fs::write(self.path().join("blobs/sha256").join(&hex), bytes).unwrap();
-        format!("sha256:{hex}")
-    }
-
-    /// Finishes it: layers are tar streams, packed by gzip, zstd and not at all in turn.
-    fn image(self, layers: &[Vec<u8>], config: serde_json::Value) -> Self {
-        let packed: Vec<Vec<u8>> = layers.iter().enumerate().map(|(number, layer)| pack(number, layer)).collect();
-        let descriptors: Vec<_> = packed
-            .iter()
-            .map(|layer| json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": self.blob(layer), "size": layer.len()}))
-            .collect();
-        let ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
-        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let config = json!({
-            "architecture": architecture, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": ids},
-        });
-        let config = serde_json::to_vec(&config).unwrap();
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": self.blob(&config), "size": config.len()},
-            "layers": descriptors,
-        });
-        let manifest = serde_json::to_vec(&manifest).unwrap();
-        let index = json!({"schemaVersion": 2, "manifests": [
-            {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": self.blob(&manifest), "size": manifest.len()}
-        ]});
-        fs::write(self.path().join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
-        self
-    }
-
-    fn archive(&self) -> Vec<u8> {
-        let mut archive = tar::Builder::new(Vec::new());
-        archive.append_dir_all(".", self.path()).unwrap();
-        archive.into_inner().unwrap()
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    rialto_protocol::ids::hex(&Sha256::digest(bytes))
-}
-
-fn pack(number: usize, layer: &[u8]) -> Vec<u8> {
-    match number % 3 {
-        0 => {
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            packed.write_all(layer).unwrap();
-            packed.finish().unwrap()
-        }
-        1 => zstd::encode_all(layer, 1).unwrap(),
-        _ => layer.to_vec(),
-    }
-}
-
-/// A layer that is being put together.
-struct Layer(tar::Builder<Vec<u8>>);
-
-impl Layer {
-    fn new() -> Self {
-        Self(tar::Builder::new(Vec::new()))
-    }
-
-    fn entry(
-        mut self,
-        kind: tar::EntryType,
-        path: &str,
-        mode: u32,
-        owner: u64,
-        bytes: &[u8],
-        link: Option<&str>,
-    ) -> Self {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(owner);
-        header.set_gid(owner);
-        header.set_mtime(1_000_000_000);
-        header.set_size(bytes.len() as u64);
-        // Written as it is: the library would refuse the paths that a hostile archive has.
-        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-        if let Some(link) = link {
-            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-        }
-        header.set_cksum();
-        self.0.append(&header, bytes).unwrap();
-        self
-    }
-
-    fn file(self, path: &str, bytes: &[u8]) -> Self {
-        self.entry(tar::EntryType::Regular, path, 0o644, 0, bytes, None)
-    }
-
-    fn dir(self, path: &str) -> Self {
-        self.entry(tar::EntryType::Directory, path, 0o755, 0, b"", None)
-    }
-
-    fn link(self, path: &str, to: &str) -> Self {
-        self.entry(tar::EntryType::Symlink, path, 0o777, 0, b"", Some(to))
-    }
-
-    fn hard_link(self, path: &str, to: &str) -> Self {
-        self.entry(tar::EntryType::Link, path, 0o644, 0, b"", Some(to))
-    }
-
-    fn done(self) -> Vec<u8> {
-        self.0.into_inner().unwrap()
-    }
-}
 
 fn busybox() -> Vec<u8> {
     let bytes = fs::read(BUSYBOX).unwrap();
@@ -197,7 +72,7 @@ async fn an_image_runs_as_it_says() {
         json!({"Entrypoint": ["/bin/sh", "-c"], "Cmd": ["echo default $WHO; pwd; id"], "Env": ["WHO=image", "PATH=/bin"],
                "WorkingDir": "/srv/data/new", "User": "web"}),
     );
-    let info = peer.images().import_folder("busy/box:1", layout.path()).unwrap();
+    let info = peer.images().import_folder(Naming::As("busy/box:1"), layout.path()).unwrap();
     assert_eq!(peer.images().list(), std::slice::from_ref(&info));
     let (code, said) = peer.run(of_image("busy/box:1", &[])).await;
     assert_eq!(
@@ -232,6 +107,55 @@ async fn an_image_runs_as_it_says() {
     peer.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_stopped_as_its_image_says() {
+    if !containers_run() || !has_busybox() {
+        return;
+    }
+    let mut peer = Peer::new().await;
+    let script =
+        "trap 'echo quit; exit 3' QUIT; trap 'echo term; exit 4' TERM; echo ready; while :; do sleep 0.05; done";
+    for (signal, code, word) in [("SIGQUIT", 3, "quit"), ("3", 3, "quit"), ("NONSENSE", 4, "term"), ("", 4, "term")] {
+        let mut config = json!({"Env": ["PATH=/bin"], "Entrypoint": ["sh", "-c"], "User": "1234:5678"});
+        if !signal.is_empty() {
+            config["StopSignal"] = signal.into();
+        }
+        let layout = Layout::new().image(&[busybox()], config);
+        peer.images().import_folder(Naming::As("stops"), layout.path()).unwrap();
+        let claim = peer.start(of_image("stops", &[&format!("id; {script}")]));
+        peer.line(claim, "ready").await;
+        peer.stop(claim, GRACE_MS);
+        let report = peer.ended(claim).await;
+        assert!(exited(code)(&report), "{signal}: {report:?}");
+        let said = peer.output(claim).await;
+        assert!(said.contains("uid=1234 gid=5678") && said.contains(word), "{signal}: {said}");
+    }
+    peer.close().await;
+}
+
+#[test]
+fn what_an_image_says_of_itself_is_kept() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let images = Images::open(data.path()).unwrap();
+    let config = json!({
+        "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Volumes": {"/data": {}}, "Labels": {"a": "b"}, "StopSignal": "SIGINT",
+        "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_u64, "Retries": 3},
+    });
+    let layout = Layout::new().image(&[Layer::new().file("a", b"x").done()], config);
+    images.import_folder(Naming::As("says"), layout.path()).unwrap();
+    let config = images.configuration("says").unwrap();
+    let mut ports = config.exposed_ports.clone();
+    ports.sort();
+    assert_eq!(ports, ["53/udp", "80/tcp"]);
+    assert_eq!((config.volumes, config.stop_signal.as_deref()), (vec!["/data".to_owned()], Some("SIGINT")));
+    assert_eq!(config.labels["a"], "b");
+    let check = config.healthcheck.unwrap();
+    assert_eq!((check.test.len(), check.interval, check.retries, check.timeout), (2, 5_000_000_000, 3, 0));
+}
+
 #[test]
 fn what_is_imported_once_is_not_unpacked_again() {
     if !has_busybox() || !nix::unistd::geteuid().is_root() {
@@ -241,7 +165,7 @@ fn what_is_imported_once_is_not_unpacked_again() {
     let images = Images::open(data.path()).unwrap();
     let layout = Layout::new().image(&layers(), json!({}));
     let archive = layout.archive();
-    let first = images.import("one", &archive[..]).unwrap();
+    let first = images.import(Naming::As("one"), &archive[..]).unwrap();
     let layers_folder = data.path().join("executor/images/layers");
     let made = |_: ()| -> Vec<_> {
         let mut all: Vec<_> = fs::read_dir(&layers_folder)
@@ -254,7 +178,7 @@ fn what_is_imported_once_is_not_unpacked_again() {
     };
     let before = made(());
     assert_eq!(before.len(), 3);
-    let again = images.import("two", &pack(0, &archive)[..]).unwrap();
+    let again = images.import(Naming::As("two"), &pack(0, &archive)[..]).unwrap();
     assert_eq!((first.digest.clone(), first.bytes), (again.digest, again.bytes));
     assert_eq!(made(()), before);
     assert_eq!(images.list().len(), 2);
@@ -266,90 +190,6 @@ fn what_is_imported_once_is_not_unpacked_again() {
     assert_eq!(Images::open(data.path()).unwrap().list().len(), 2);
 }
 
-/// Imports what must be refused; nothing may be left of it, here or anywhere.
-fn refused(layout: &[u8], wanted: &str) {
-    let data = tempfile::tempdir().unwrap();
-    let images = Images::open(data.path()).unwrap();
-    let error = images.import("bad", layout).unwrap_err();
-    assert!(matches!(error, ImageError::Invalid(_)), "{error:?}");
-    assert!(error.to_string().contains(wanted), "{wanted:?} in {error}");
-    assert!(images.list().is_empty());
-    for left in ["incoming", "layers"] {
-        assert_eq!(fs::read_dir(data.path().join("executor/images").join(left)).unwrap().count(), 0, "{left}");
-    }
-}
-
-#[test]
-fn archives_that_are_no_layouts_are_refused() {
-    let good = || Layout::new().image(&[Layer::new().file("a", b"x").done()], json!({}));
-    refused(b"rubbish", "cannot be read");
-    refused(b"", "oci-layout");
-    refused(&Layer::new().file("../oci-layout", b"{}").done(), "leads out");
-    refused(&Layer::new().file("/etc/oci-layout", b"{}").done(), "leads out");
-    refused(&Layer::new().link("index.json", "/etc/shadow").done(), "link");
-    refused(&Layer::new().hard_link("index.json", "/etc/shadow").done(), "link");
-    refused(&Layer::new().file("blobs/sha256/x", b"{}").done(), "no digest");
-    refused(&Layer::new().file(&format!("blobs/sha256/{}", hex(b"a")), b"b").done(), "has the digest");
-    let layout = good();
-    fs::write(layout.path().join("index.json"), "{").unwrap();
-    refused(&layout.archive(), "index");
-    let layout = good();
-    fs::remove_file(layout.path().join("oci-layout")).unwrap();
-    refused(&layout.archive(), "oci-layout");
-    let layout = good();
-    fs::remove_file(fs::read_dir(layout.path().join("blobs/sha256")).unwrap().flatten().next().unwrap().path())
-        .unwrap();
-    refused(&layout.archive(), "");
-    let mut cut = good().archive();
-    cut.truncate(cut.len() / 2);
-    refused(&cut, "");
-}
-
-#[test]
-fn layers_that_reach_out_are_refused() {
-    let outside = tempfile::tempdir().unwrap();
-    let target = outside.path().to_str().unwrap();
-    let hostile = |layer: Vec<u8>, wanted: &str| {
-        refused(&Layout::new().image(&[layer], json!({})).archive(), wanted);
-        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{wanted}");
-    };
-    hostile(Layer::new().file("../../escaped", b"x").done(), "leads out");
-    hostile(Layer::new().file("/escaped", b"x").done(), "leads out");
-    hostile(Layer::new().file("a/../../escaped", b"x").done(), "leads out");
-    // Through a link that an earlier entry made: nothing is there within the layer.
-    hostile(Layer::new().link("door", target).file("door/escaped", b"x").done(), "door");
-    hostile(Layer::new().link("door", "../../../../../../../../tmp").dir("door/escaped").done(), "door");
-    hostile(Layer::new().hard_link("shadow", "/etc/shadow").done(), "leads out");
-    hostile(Layer::new().hard_link("shadow", "../../../../etc/shadow").done(), "leads out");
-    hostile(Layer::new().link("etc", "/etc").hard_link("shadow", "etc/shadow").done(), "shadow");
-    hostile(Layer::new().dir("dir").hard_link("dir2", "dir").done(), "folder");
-    hostile(vec![0x41; 4096], "");
-    // A layer that is not what the configuration says.
-    let layout = Layout::new().image(&[Layer::new().file("a", b"x").done()], json!({}));
-    let other = Layout::new().image(&[Layer::new().file("a", b"y").done()], json!({}));
-    let _ = other;
-    let manifest_swapped = swap_layer(&layout);
-    refused(&manifest_swapped, "not to sha256");
-}
-
-/// The same configuration over another layer, all digests of blobs right.
-fn swap_layer(layout: &Layout) -> Vec<u8> {
-    let index: serde_json::Value =
-        serde_json::from_slice(&fs::read(layout.path().join("index.json")).unwrap()).unwrap();
-    let digest = index["manifests"][0]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
-    let manifest = fs::read(layout.path().join("blobs/sha256").join(digest)).unwrap();
-    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
-    let layer = Layer::new().file("a", b"not what was promised").done();
-    manifest["layers"][0]["digest"] = layout.blob(&layer).into();
-    manifest["layers"][0]["size"] = layer.len().into();
-    let manifest = serde_json::to_vec(&manifest).unwrap();
-    let mut index = index.clone();
-    index["manifests"][0]["digest"] = layout.blob(&manifest).into();
-    index["manifests"][0]["size"] = manifest.len().into();
-    fs::write(layout.path().join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
-    layout.archive()
-}
-
 #[test]
 fn a_link_within_an_image_may_lead_anywhere_within() {
     if !nix::unistd::geteuid().is_root() {
@@ -358,7 +198,7 @@ fn a_link_within_an_image_may_lead_anywhere_within() {
     let layer = Layer::new().dir("usr").dir("usr/lib").link("lib", "/usr/lib").file("lib/so", b"x").done();
     let data = tempfile::tempdir().unwrap();
     let images = Images::open(data.path()).unwrap();
-    images.import("linked", &Layout::new().image(&[layer], json!({})).archive()[..]).unwrap();
+    images.import(Naming::As("linked"), &Layout::new().image(&[layer], json!({})).archive()[..]).unwrap();
     let root = fs::read_dir(data.path().join("executor/images/layers")).unwrap().flatten().next().unwrap().path();
     assert_eq!(fs::read(root.join("usr/lib/so")).unwrap(), b"x");
 }
@@ -397,7 +237,7 @@ fn neighbour(lies: bool) -> (tempfile::TempDir, Arc<Neighbour>) {
     let data = tempfile::tempdir().unwrap();
     let images = Images::open(data.path()).unwrap();
     let layout = Layout::new().image(&layers(), json!({"Env": ["PATH=/bin"]}));
-    images.import_folder("shared", layout.path()).unwrap();
+    images.import_folder(Naming::As("shared"), layout.path()).unwrap();
     (data, Arc::new(Neighbour { images, asked: AtomicUsize::new(0), lies }))
 }
 
@@ -437,7 +277,7 @@ async fn a_task_runs_the_manifest_it_names_whatever_has_its_name_here() {
     let (_data, neighbour) = neighbour(false);
     let mut peer = Peer::fetching(neighbour.clone()).await;
     let older = Layout::new().image(&layers(), json!({"Env": ["PATH=/bin", "AGE=old"]}));
-    let older = peer.images().import_folder("shared", older.path()).unwrap();
+    let older = peer.images().import_folder(Naming::As("shared"), older.path()).unwrap();
     let newer = neighbour.images.get("shared").unwrap();
     let spec = |digest: &str| {
         let mut spec = of_image("shared", &["sh", "-c", "echo age=$AGE"]);
@@ -480,5 +320,5 @@ fn an_import_streams() {
     let path = folder.path().join("image.tar");
     fs::write(&path, layout.archive()).unwrap();
     let images = Images::open(folder.path()).unwrap();
-    assert!(images.import("zeros", File::open(&path).unwrap()).unwrap().bytes > 0);
+    assert!(images.import(Naming::As("zeros"), File::open(&path).unwrap()).unwrap().bytes > 0);
 }

@@ -231,6 +231,40 @@ pub struct App {
     /// The name of the machine whose peer is the app's steward.
     #[serde(default)]
     pub steward: Option<String>,
+    /// Fields that several people set at once, one sentence each.
+    #[serde(default)]
+    pub conflicts: Vec<String>,
+}
+
+/// `GET /v1/apps/{app}/history`; the oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    pub app: String,
+    pub generation: u32,
+    pub revisions: Vec<RevisionRow>,
+    pub conflicts: Vec<String>,
+}
+
+/// One change to an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionRow {
+    /// The change's id: a beginning of it names it where that is unique.
+    pub revision: String,
+    /// RFC 3339, by the clock of the machine at which it was made.
+    pub at: String,
+    pub author: String,
+    /// The machine at which it was made.
+    pub machine: String,
+    pub summary: String,
+    pub generation: u32,
+}
+
+/// `POST /v1/apps/{app}/rollback`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackBody {
+    pub change: String,
+    /// A revision of the app's history, or a beginning of it.
+    pub to: String,
 }
 
 /// `GET /v1/apps` -> `{"apps": [App]}`.
@@ -269,6 +303,49 @@ pub struct ImageRow {
     pub bytes: u64,
     /// The names of the machines that have it.
     pub machines: Vec<String>,
+}
+
+/// One line of `POST /v1/images/{name}/pull` (`application/x-ndjson`): how far it is, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullLine {
+    /// A layer, as it is now. The first line of each names them all, lowest first.
+    Layer(LayerRow),
+    /// The last line: the image is here.
+    Pulled(ImageRow),
+    /// The last line: it could not be had.
+    Failed(ErrorBody),
+}
+
+/// A layer of an image on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRow {
+    /// Of the packed layer, `sha256:…`.
+    pub digest: String,
+    /// Bytes that are here.
+    pub bytes: u64,
+    pub bytes_total: u64,
+    /// `waiting`, `fetching`, `unpacking` or `ready`.
+    pub state: String,
+}
+
+/// `DELETE /v1/images/{name}`, `POST /v1/blobs/gc` -> `{"machines": [FreedRow]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    pub machines: Vec<FreedRow>,
+}
+
+/// What a machine has given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreedRow {
+    pub machine: String,
+    /// The images that it has no more.
+    pub images: Vec<String>,
+    /// Bytes on its disk.
+    pub bytes: u64,
+    /// Why it has given nothing back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// `GET /v1/events` -> `{"events": [EventRow]}`.

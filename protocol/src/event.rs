@@ -63,6 +63,12 @@ pub enum Request {
     Scale { change: ChangeId, author: String, app: String, service: Option<String>, replicas: u32 },
     /// Ends the app's generation.
     Remove { change: ChangeId, author: String, app: String },
+    /// Makes the app's document read as it did after an earlier change: its id, or a beginning of it.
+    Rollback { change: ChangeId, author: String, app: String, to: String },
+    /// Opens the storm gate, here and at every peer that can be reached.
+    Unfreeze,
+    /// A machine is a member no more; `force`: though it lives.
+    Depart { peer: PeerId, force: bool },
     /// This machine takes no more work and hands over what it has; or takes work again.
     Drain { on: bool },
     /// Makes an invitation; `secret` was made by the driver.

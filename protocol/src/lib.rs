@@ -4,6 +4,7 @@ pub mod brain;
 pub mod compose;
 pub mod effect;
 pub mod event;
+pub mod history;
 pub mod ids;
 pub mod ledger;
 pub mod market;

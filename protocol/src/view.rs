@@ -268,7 +268,9 @@ impl View<'_> {
             Some(until) => format!("for {} s", until.saturating_sub(self.now.ms).div_ceil(1000)),
             None => "until more machines are seen".into(),
         };
-        vec![format!("holding back {held} replacements {time}: sees {sees} of {of}")]
+        let plural = if held == 1 { "" } else { "s" };
+        let way_out = "`rialto machine unfreeze` goes now";
+        vec![format!("holding back {held} replacement{plural} {time}: sees {sees} of {of}; {way_out}")]
     }
 
     /// Live claims on machines that are down, whose replacing the gate holds back.
@@ -429,6 +431,7 @@ impl View<'_> {
             generation: app.generation,
             spec: AppSpec::clone(&document.spec),
             steward: self.brain.steward_of(app).map(|peer| self.brain.machine_name(&peer)),
+            conflicts: document.conflicts.clone(),
         }
     }
 

@@ -63,6 +63,8 @@ pub enum Message {
         app: AppId,
         why: StopReason,
     },
+    /// A person opens the storm gate: what is down is given up at once.
+    Unfreeze,
     /// The newest version of records that the receiver waits for, ahead of the frame.
     Told(Vec<Arc<Stored>>),
 }

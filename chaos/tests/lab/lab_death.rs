@@ -69,3 +69,33 @@ fn two_of_three_die_and_the_third_goes_on() {
     last.ps_until("the lost tasks after the hold", HOLD + PATIENCE, |rows| exactly(rows, "shop", 3)).unwrap();
     last.serves(WEB, REPLICAS, PATIENCE).unwrap();
 }
+
+#[test]
+fn a_person_opens_the_gate_and_takes_the_dead_out() {
+    let Some((_turn, mut lab)) = three_with_web() else { return };
+    lab.die(1).unwrap();
+    lab.die(2).unwrap();
+    let last = lab.machine(0);
+    last.sees(1, PATIENCE).unwrap();
+    let remarks = last.done(&["ps"]).unwrap().stderr;
+    assert!(
+        remarks.contains("holding back 2 replacements") && remarks.contains("rialto machine unfreeze"),
+        "{remarks}"
+    );
+    last.done(&["machine", "unfreeze"]).unwrap();
+    last.ps_until("the lost tasks without the hold", PATIENCE, |rows| exactly(rows, "shop", 3)).unwrap();
+
+    // Who is gone for good is a member no more, and counts no more.
+    let myself = last.cli(&["machine", "rm", last.name()]).unwrap();
+    assert_eq!(myself.code, 4, "{myself:?}");
+    for gone in [1, 2] {
+        last.done(&["machine", "rm", lab.machine(gone).name()]).unwrap();
+    }
+    assert_eq!(last.status().unwrap().machines_known, 1);
+    // A departed machine that comes back is nobody's: it is not let in, and ends what it ran.
+    lab.revive(1).unwrap();
+    let last = lab.machine(0);
+    last.done(&["run", "host", "--", "true"]).unwrap();
+    let status = last.status().unwrap();
+    assert_eq!((status.machines_alive, status.machines_known), (1, 1), "{status:?}");
+}

@@ -39,6 +39,17 @@ fn an_app_is_deployed_scaled_stopped_and_removed_at_any_peer() {
 
     lab.machine(2).done(&["scale", "shop.web=5"]).unwrap();
     lab.machine(0).ps_until("five replicas", PATIENCE, |rows| exactly(rows, "shop", 5)).unwrap();
+
+    // Who did what is known at every peer, and an earlier state comes back.
+    let history: serde_json::Value = lab.machine(1).json(&["history", "shop"]).unwrap();
+    let revisions = history["revisions"].as_array().unwrap();
+    let said: Vec<_> = revisions.iter().map(|row| (row["summary"].as_str(), row["machine"].as_str())).collect();
+    let name = |at: usize| Some(lab.machine(at).name());
+    assert_eq!(said, [(Some("deploy"), name(1)), (Some("scale web to 5"), name(2))]);
+    lab.machine(1).done(&["rollback", "shop", "--to", revisions[0]["revision"].as_str().unwrap()]).unwrap();
+    lab.machine(0).ps_until("three again", PATIENCE, |rows| exactly(rows, "shop", 3)).unwrap();
+    assert_eq!(lab.machine(0).cli(&["rollback", "shop", "--to", "0000"]).unwrap().code, 3);
+
     lab.machine(0).done(&["stop", "shop"]).unwrap();
     lab.machine(1).ps_until("none", PATIENCE, |rows| live(rows, "shop").is_empty()).unwrap();
     let (status, records) = lab.machine(2).dig(WEB, "A", &[]).unwrap();

@@ -21,6 +21,19 @@ pub async fn machine(client: &Client, out: Output, machine: Machine) -> Result<(
             say(format!("{machine} takes no more work, and hands over what it has"));
             Ok(())
         }
+        Machine::Rm { machine, force } => {
+            let removed = client.remove_machine(&machine, force).await?;
+            say(format!("{machine} is a member no more"));
+            out.data(&removed, String::new)
+        }
+        Machine::Unfreeze => {
+            let unfrozen = client.unfreeze().await?;
+            match unfrozen["released"].as_u64().unwrap_or_default() {
+                0 => say("nothing was held back"),
+                held => say(format!("{} held back no more", human::count(held, "replacement"))),
+            }
+            out.data(&unfrozen, String::new)
+        }
         Machine::Undrain { machine } => {
             client.drain(&machine, false).await?;
             say(format!("{machine} takes work again"));

@@ -3,12 +3,14 @@
 mod deploy;
 mod doctor;
 mod events;
+mod history;
 mod image;
 mod invite;
 mod logs;
 mod machine;
 mod ps;
 mod rm;
+mod rollback;
 mod run;
 mod scale;
 mod status;
@@ -35,6 +37,8 @@ pub async fn perform(args: Args) -> Result<Exit, Failure> {
     match args.verb {
         Verb::Run(run) => return run::run(&client, out, run).await,
         Verb::Deploy(deploy) => deploy::deploy(&client, out, deploy).await?,
+        Verb::History(history) => history::history(&client, out, history).await?,
+        Verb::Rollback(rollback) => rollback::rollback(&client, out, rollback).await?,
         Verb::Ps(ps) => ps::ps(&client, out, ps).await?,
         Verb::Logs(logs) => return logs::logs(&client, out, logs).await,
         Verb::Stop(stop) => stop::stop(&client, out, stop).await?,

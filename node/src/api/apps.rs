@@ -1,15 +1,18 @@
 //! Apps: what people want.
 
 use axum::Json;
-use rialto_protocol::api::{Answer, App, Apps, Changed, DeployBody, ErrorCode, ScaleBody, Tasks};
+use rialto_protocol::api::{
+    Answer, App, Apps, Changed, DeployBody, ErrorCode, History, RollbackBody, ScaleBody, Tasks,
+};
 use rialto_protocol::effect::Reply;
 use rialto_protocol::event::Request;
 use rialto_protocol::model::AppSpec;
+use rialto_protocol::model::app::registry_of;
 use rialto_protocol::view::View;
 use serde::Deserialize;
 
 use super::check::{check_app_name, check_replicas, check_service_name, check_spec};
-use super::extract::{self, Options, Segment, change_id};
+use super::extract::{self, Options, Segment, change_id, switch};
 use super::identity::{Identity, Verb};
 use super::problem::Problem;
 use super::progress::{Target, is_finished, is_running};
@@ -97,6 +100,40 @@ pub async fn scale(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct HistoryOptions {
+    #[serde(default, deserialize_with = "switch")]
+    all: bool,
+}
+
+pub async fn history(
+    api: Shared,
+    identity: Identity,
+    Segment(app): Segment,
+    Options(HistoryOptions { all }): Options<HistoryOptions>,
+) -> Result<Json<Answer<History>>, Problem> {
+    identity.may(Verb::Look)?;
+    api.answer(move |view| view.history(&app, all).ok_or_else(|| no_such_app(&app))).await
+}
+
+pub async fn rollback(
+    api: Shared,
+    identity: Identity,
+    Segment(app): Segment,
+    extract::Json(body): extract::Json<RollbackBody>,
+) -> Result<Json<Answer<Changed>>, Problem> {
+    identity.may(Verb::ChangeApps)?;
+    check_app_name(&app)?;
+    let RollbackBody { change, to } = body;
+    let is_beginning = (4..=32).contains(&to.len()) && to.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_beginning {
+        return Err(Problem::invalid("a revision is 4 to 32 hexadecimal digits of its name").at("to"));
+    }
+    let change = change_id(&change)?;
+    api.change(Request::Rollback { change, author: identity.name(), app, to: to.to_ascii_lowercase() }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WaitOptions {
     until: Until,
     timeout_ms: Option<u64>,
@@ -137,17 +174,20 @@ pub fn never(view: View<'_>, spec: &AppSpec) -> Option<Problem> {
         return Some(problem.at("spec").hint("ask for less, or add a machine that has it"));
     }
     let images = view.images();
-    let is_there = |image: &str| image == HOST || images.iter().any(|row| is_same_image(&row.name, image));
+    // What a registry has is for the machine to find out that runs it.
+    let is_there = |image: &str| {
+        image == HOST || registry_of(image).is_some() || images.iter().any(|row| is_same_image(&row.name, image))
+    };
     let missing = spec.services.iter().find(|(_, service)| !is_there(&service.image));
     missing.map(|(name, service)| {
         Problem::new(ErrorCode::Unplaceable, format!("no machine has the image {}", service.image))
             .at(format!("spec.services.{name}.image"))
-            .hint("bring it in with `rialto image import`")
+            .hint("bring it in with `rialto image import` or `rialto image pull`, or name its registry (HOST/NAME)")
     })
 }
 
 /// `web` and `web:latest` are one image.
-fn is_same_image(one: &str, other: &str) -> bool {
+pub fn is_same_image(one: &str, other: &str) -> bool {
     let (one, other) = (one.strip_suffix(":latest").unwrap_or(one), other.strip_suffix(":latest").unwrap_or(other));
     one == other
 }

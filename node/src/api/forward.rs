@@ -116,7 +116,23 @@ pub async fn fetch_blob(
     addresses: Vec<String>,
     digest: &str,
 ) -> Result<Blob, CallError> {
-    let response = get(peers, peer, addresses, format!("/v1/blobs/{}", encode(digest))).await?;
+    blob_at(peers, peer, addresses, format!("/v1/blobs/{}", encode(digest))).await
+}
+
+/// A blob of so many bytes of an image, from a peer that may first have to fetch it from the image's registry.
+pub async fn fetch_blob_of(
+    peers: &dyn Peers,
+    peer: PeerId,
+    image: &str,
+    digest: &str,
+    bytes: u64,
+) -> Result<Blob, CallError> {
+    let path = format!("/v1/blobs/{}?image={}&bytes={bytes}", encode(digest), encode(image));
+    blob_at(peers, peer, Vec::new(), path).await
+}
+
+async fn blob_at(peers: &dyn Peers, peer: PeerId, addresses: Vec<String>, path: String) -> Result<Blob, CallError> {
+    let response = get(peers, peer, addresses, path).await?;
     let length = response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let missing = || io::Error::new(io::ErrorKind::InvalidData, "a blob without its length");
     let bytes = length.ok_or_else(missing)?;

@@ -12,7 +12,7 @@ use rialto_protocol::ids::InvitationId;
 use rialto_protocol::rfc3339::rfc3339;
 use serde::{Deserialize, Serialize};
 
-use super::extract::{self, Segment};
+use super::extract::{self, Options, Segment, switch};
 use super::identity::{Identity, Verb};
 use super::problem::Problem;
 use super::{Api, Shared};
@@ -108,6 +108,50 @@ pub async fn drain(api: Shared, identity: Identity, Segment(machine): Segment) -
 
 pub async fn undrain(api: Shared, identity: Identity, Segment(machine): Segment) -> Result<Response, Problem> {
     set_draining(&api, identity, machine, false).await
+}
+
+/// Answers the opening of the storm gate.
+#[derive(Serialize, Deserialize)]
+pub struct Unfrozen {
+    /// Replacements that were held back, as this peer saw it.
+    pub released: u32,
+}
+
+pub async fn unfreeze(api: Shared, identity: Identity) -> Result<Json<Answer<Unfrozen>>, Problem> {
+    identity.may(Verb::Operate)?;
+    let held = api.handle.read(|brain, now| brain.view(now).status().holding_back);
+    let released = held.await.ok_or_else(Problem::going_down)?;
+    api.handle.request(event::Request::Unfreeze).await?;
+    api.answer_with(Unfrozen { released }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveOptions {
+    #[serde(default, deserialize_with = "switch")]
+    force: bool,
+}
+
+/// Answers the removal of a machine.
+#[derive(Serialize, Deserialize)]
+pub struct Removed {
+    pub machine: String,
+    pub id: String,
+}
+
+pub async fn remove(
+    api: Shared,
+    identity: Identity,
+    Segment(name): Segment,
+    Options(RemoveOptions { force }): Options<RemoveOptions>,
+) -> Result<Json<Answer<Removed>>, Problem> {
+    identity.may(Verb::Operate)?;
+    let asked = name.clone();
+    let found = api.handle.read(move |brain, now| brain.view(now).machine(&asked));
+    let found = found.await.ok_or_else(Problem::going_down)?;
+    let (peer, row) = found.ok_or_else(|| Problem::not_found(format!("machine {name}")).at("machine"))?;
+    api.handle.request(event::Request::Depart { peer, force }).await?;
+    api.answer_with(Removed { machine: row.name, id: row.id }).await
 }
 
 /// Only the machine itself can say that it drains: its record has one writer.

@@ -33,6 +33,7 @@ mod logs;
 mod machines;
 mod problem;
 mod progress;
+mod pulls;
 mod runs;
 mod serve;
 mod tasks;
@@ -47,7 +48,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use rialto_protocol::api::{Answer, ErrorCode};
 use rialto_protocol::ids::PeerId;
@@ -58,13 +59,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handle::Handle;
 
+pub use apps::is_same_image;
 pub use check::check_spec;
 pub use doctor::Here;
 pub use events::Events;
-pub use forward::{Blob, CallError, Duplex, Forward, Open, Peers, Streamed, fetch_blob, fetch_manifest};
+pub use forward::{Blob, CallError, Duplex, Forward, Open, Peers, Streamed, fetch_blob, fetch_blob_of, fetch_manifest};
 pub use guard::Door;
 pub use identity::{Identity, NAMESPACE, Verb, authorize};
-pub use images::{ImageError, Images, Imported, Manifest};
+pub use images::{Given, ImageError, Images, Imported, Manifest};
 pub use logs::{Chunk, LogStream, Logs};
 pub use machines::{Invitation, Inviter};
 pub use problem::Problem;
@@ -171,6 +173,8 @@ pub fn router(state: State) -> Router {
         .route("/v1/version", get(machines::version))
         .route("/v1/status", get(machines::status))
         .route("/v1/machines", get(machines::list))
+        .route("/v1/machines/unfreeze", post(machines::unfreeze))
+        .route("/v1/machines/{machine}", delete(machines::remove))
         .route("/v1/machines/{machine}/drain", post(machines::drain))
         .route("/v1/machines/{machine}/undrain", post(machines::undrain))
         .route("/v1/invitations", post(machines::invite))
@@ -180,10 +184,15 @@ pub fn router(state: State) -> Router {
         .route("/v1/apps/{app}", get(apps::one).put(apps::deploy).delete(apps::remove))
         .route("/v1/apps/{app}/scale", post(apps::scale))
         .route("/v1/apps/{app}/wait", get(apps::wait))
+        .route("/v1/apps/{app}/history", get(apps::history))
+        .route("/v1/apps/{app}/rollback", post(apps::rollback))
         .route("/v1/runs", post(runs::run))
         .route("/v1/logs/{name}", get(logs::read))
         .route("/v1/images", get(images::list).post(images::import))
+        .route("/v1/images/{name}", delete(pulls::remove))
+        .route("/v1/images/{name}/pull", post(pulls::pull))
         .route("/v1/images/{name}/manifest", get(images::manifest))
+        .route("/v1/blobs/gc", post(pulls::collect))
         .route("/v1/blobs/{digest}", get(images::blob))
         .route("/v1/events", get(events::list))
         .route("/v1/doctor", get(doctor::examine))

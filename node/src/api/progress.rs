@@ -157,7 +157,7 @@ pub mod tests {
     fn app(replicas: u32, restart: Restart) -> App {
         let service = ServiceSpec { image: "host".into(), replicas, restart, ..Default::default() };
         let spec = AppSpec { services: BTreeMap::from([("web".into(), service)]), single_run: false };
-        App { app: "shop".into(), generation: 1, spec, steward: None }
+        App { app: "shop".into(), generation: 1, spec, steward: None, conflicts: Vec::new() }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use clap::Parser;
 use serde::{Deserialize, Deserializer};
 
 use super::values::{Address, Advertise, Cpus, ExecutorKind, Hold};
-use super::{ConfigError, Flags, Size};
+use super::{ConfigError, Flags, Registries, Size};
 
 /// What flags, variables or a file said.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
@@ -51,6 +51,8 @@ pub struct Layer {
     /// What runs tasks; `null` only pretends to, for benchmarks [default: container]
     #[arg(long, value_name = "container|null", hide_possible_values = true)]
     pub executor: Option<ExecutorKind>,
+    #[arg(skip)]
+    pub registries: Option<Registries>,
     /// How long a minority of the machines holds replacements back: 60s, 5m, `forever` [default: 60s]
     #[arg(long, value_name = "TIME")]
     pub minority_hold: Option<Hold>,
@@ -125,6 +127,7 @@ impl Layer {
             cpus: self.cpus.or(lower.cpus),
             memory: self.memory.or(lower.memory),
             executor: self.executor.or(lower.executor),
+            registries: self.registries.or(lower.registries),
             minority_hold: self.minority_hold.or(lower.minority_hold),
             stop_tasks: self.stop_tasks.or(lower.stop_tasks),
             config: self.config.or(lower.config),

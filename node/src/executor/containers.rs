@@ -24,7 +24,7 @@ use super::cgroup::Hierarchies;
 use super::client::Client;
 use super::control::{Answer, Ask, State};
 use super::folder::{Exit, Folder, Image, Limits, Plan, VERSION};
-use super::images::{Fetch, Images};
+use super::images::{Fetch, Images, Lease};
 use super::logs::{LOG_BYTES_MAX, LogStore};
 use super::roll::{Phase, Roll, Wish};
 use super::{Config, NOTHING_HERE, Order, Told, etc};
@@ -155,9 +155,14 @@ impl Containers {
             _ = wished.wait_for(|wish| wish.gone_by.is_some()) => Err("it was stopped before it started".into()),
         };
         let launched = match ready {
-            Ok((image, permit)) => {
+            Ok((image, lease, permit)) => {
                 let containers = self.clone();
-                let launch = self.runtime.spawn_blocking(move || containers.launch(claim, &spec, image));
+                let launch = self.runtime.spawn_blocking(move || {
+                    let launched = containers.launch(claim, &spec, image);
+                    // From here on the task's plan holds what it is made of.
+                    drop(lease);
+                    launched
+                });
                 let launched = launch.await.map_err(io::Error::other).flatten();
                 launched.map(|client| (client, permit)).map_err(|error| format!("its shim cannot be started: {error}"))
             }
@@ -177,17 +182,18 @@ impl Containers {
     }
 
     /// Everything that a container is made of, and leave to make it.
-    async fn prepare(&self, spec: &TaskSpec) -> Result<(Image, SemaphorePermit<'_>), String> {
-        let image = match spec.image.as_str() {
-            HOST => Image::Host,
+    async fn prepare(&self, spec: &TaskSpec) -> Result<(Image, Option<Lease>, SemaphorePermit<'_>), String> {
+        let (image, lease) = match spec.image.as_str() {
+            HOST => (Image::Host, None),
             name => {
-                let ready =
-                    self.images.ensure(name, spec.image_digest.as_deref(), &spec.image_at, self.fetch.as_ref()).await;
-                ready.map_err(|error| format!("image {name}: {error}"))?
+                let digest = spec.image_digest.as_deref();
+                let ready = self.images.ensure(name, digest, &spec.image_at, self.fetch.as_ref()).await;
+                let (image, lease) = ready.map_err(|error| format!("image {name}: {error}"))?;
+                (image, Some(lease))
             }
         };
         let permit = self.starts.acquire().await.map_err(|error| error.to_string())?;
-        Ok((image, permit))
+        Ok((image, lease, permit))
     }
 
     /// Starts the shim. It has its door before it lives, so nobody can ever miss it.

@@ -8,6 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
+use nix::sys::signal::Signal;
 use rialto_protocol::event::TaskReport;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -49,18 +51,25 @@ pub struct Plan {
 #[serde(rename_all = "snake_case")]
 pub enum Image {
     Host,
-    Layers {
-        /// The manifest's, `sha256:…`.
-        digest: String,
-        /// Where the layers lie, and their names, topmost first.
-        store: PathBuf,
-        layers: Vec<String>,
-        entrypoint: Vec<String>,
-        command: Vec<String>,
-        environment: Vec<String>,
-        working_dir: String,
-        user: String,
-    },
+    Layers(Box<Layers>),
+}
+
+/// The layers of an image, and what it says about its programs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Layers {
+    /// The manifest's, `sha256:…`.
+    pub digest: String,
+    /// Where the layers lie, and their names, topmost first.
+    pub store: PathBuf,
+    pub layers: Vec<String>,
+    pub entrypoint: Vec<String>,
+    pub command: Vec<String>,
+    pub environment: Vec<String>,
+    pub working_dir: String,
+    pub user: String,
+    /// `SIGQUIT`, `QUIT` or a number; SIGTERM where the image names none.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
 }
 
 /// What the kernel enforces; `None` is unlimited.
@@ -120,9 +129,38 @@ impl Plan {
     pub fn digest(&self) -> Option<String> {
         match &self.image {
             Image::Host => None,
-            Image::Layers { digest, .. } => Some(digest.clone()),
+            Image::Layers(image) => Some(image.digest.clone()),
         }
     }
+}
+
+impl Plan {
+    /// What asks the task to end.
+    pub fn stop_signal(&self) -> i32 {
+        let named = match &self.image {
+            Image::Host => None,
+            Image::Layers(image) => image.stop_signal.as_deref().and_then(signal),
+        };
+        named.unwrap_or(libc::SIGTERM)
+    }
+}
+
+/// A signal by its name, with or without `SIG`, or by its number.
+fn signal(text: &str) -> Option<i32> {
+    let bare = text.trim().to_ascii_uppercase();
+    let bare = bare.strip_prefix("SIG").unwrap_or(&bare);
+    let real_time = |offset: &str, from: i32, sign: i32| Some(from + sign * offset.parse::<i32>().ok()?);
+    let number = match bare.parse() {
+        Ok(number) => number,
+        Err(_) if bare == "RTMIN" => libc::SIGRTMIN(),
+        Err(_) if bare == "RTMAX" => libc::SIGRTMAX(),
+        Err(_) => match (bare.strip_prefix("RTMIN+"), bare.strip_prefix("RTMAX-")) {
+            (Some(offset), _) => real_time(offset, libc::SIGRTMIN(), 1)?,
+            (_, Some(offset)) => real_time(offset, libc::SIGRTMAX(), -1)?,
+            _ => format!("SIG{bare}").parse::<Signal>().ok()? as i32,
+        },
+    };
+    (1..=libc::SIGRTMAX()).contains(&number).then_some(number)
 }
 
 impl Folder {
@@ -225,5 +263,28 @@ impl Folder {
             File::open(&self.0)?.sync_all()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_named_in_many_ways() {
+        for (text, number) in [
+            ("SIGQUIT", Some(libc::SIGQUIT)),
+            ("usr1", Some(libc::SIGUSR1)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
+            ("RTMAX", Some(libc::SIGRTMAX())),
+            ("", None),
+            ("0", None),
+            ("-1", None),
+            ("65", None),
+            ("SIGNOTHING", None),
+        ] {
+            assert_eq!(signal(text), number, "{text}");
+        }
     }
 }

@@ -43,7 +43,7 @@ pub fn assemble(folder: &Folder, plan: &Plan) -> io::Result<PathBuf> {
     fs::create_dir(&root)?;
     match &plan.image {
         Image::Host => host(&root, plan)?,
-        Image::Layers { store, layers, .. } => overlay(folder, &root, store, layers)?,
+        Image::Layers(image) => overlay(folder, &root, &image.store, &image.layers)?,
     }
     Ok(root)
 }

@@ -24,7 +24,7 @@ use nix::unistd::{Pid, pipe2, setsid};
 use super::cgroup::Hierarchies;
 use super::container::{self, Created, Process as FirstProcess, Streams};
 use super::control::State;
-use super::folder::{Exit, Folder, Image, Life, Plan, VERSION};
+use super::folder::{Exit, Folder, Image, Layers, Life, Plan, VERSION};
 use super::process::{Pidfd, Process, boot_id, wall_ms};
 use super::{identity, rootfs};
 use output::Outputs;
@@ -69,8 +69,14 @@ fn run(folder: &Folder) -> io::Result<()> {
     let exit = match start(folder, &plan, &mut life, &hierarchies) {
         Ok(task) => {
             visitors.set(State::Running { started_at: life.started_at.unwrap_or_default(), digest: plan.digest() });
-            let code = Watch { init: task.init, pidfd: &task.pidfd, outputs: task.outputs, visitors: &mut visitors }
-                .until_end();
+            let watch = Watch {
+                init: task.init,
+                pidfd: &task.pidfd,
+                stop_signal: plan.stop_signal(),
+                outputs: task.outputs,
+                visitors: &mut visitors,
+            };
+            let code = watch.until_end();
             let oom_killed = hierarchies.oom_kills(&plan.cgroup) > 0;
             Exit { version: VERSION, exit_code: Some(code), oom_killed, ended_at: wall_ms(), reason: None }
         }
@@ -144,7 +150,8 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
             working_dir: "/".into(),
             user: identity::User::default(),
         },
-        Image::Layers { entrypoint, command, environment, working_dir, user, .. } => {
+        Image::Layers(image) => {
+            let Layers { entrypoint, command, environment, working_dir, user, .. } = image.as_ref();
             let name_of = |line: &String| line.split('=').next().unwrap_or_default().to_owned();
             let kept = environment.iter().filter(|line| !plan.environment.contains_key(&name_of(line))).cloned();
             let command = if plan.command.is_empty() { command } else { &plan.command };

@@ -9,14 +9,11 @@ use rialto_protocol::model::{Executor as Described, TaskSpec};
 use tokio::sync::mpsc;
 
 use super::folder::Folder;
-use super::images::FetchByMesh;
-use super::network::Opener;
 use crate::config::{Config, ExecutorKind};
 use crate::driver::ports::Tasks;
-use crate::executor::images::Images;
+use crate::executor::images::{Fetch, Images, Settings};
 use crate::executor::logs::LogStore;
 use crate::executor::{self, Executor, Order, Told};
-use crate::mesh::Mesh;
 
 /// Reports of the executor that wait to be carried to the brain.
 const REPORTS_QUEUED_MAX: usize = 1_024;
@@ -35,11 +32,11 @@ pub struct Machinery {
 
 /// Starts the executor that is configured, if this process may run it. What it finds and tells
 /// waits in `reports`.
-pub fn start(config: &Config, folder: &Folder, me: PeerId, mesh: &Mesh) -> Machinery {
+pub fn start(config: &Config, folder: &Folder, me: PeerId, fetch: &Arc<dyn Fetch>) -> Machinery {
     let (tell, reports) = mpsc::channel(REPORTS_QUEUED_MAX);
     let (executor, described) = match config.executor {
         ExecutorKind::Null => (Executor::null(tell), Described::Null),
-        ExecutorKind::Container => match containers(folder, me, mesh, tell.clone()) {
+        ExecutorKind::Container => match containers(config, folder, me, fetch.clone(), tell.clone()) {
             Ok(executor) => (executor, Described::Container),
             Err(reason) => {
                 tracing::warn!("this machine offers no room: {reason}");
@@ -53,16 +50,23 @@ pub fn start(config: &Config, folder: &Folder, me: PeerId, mesh: &Mesh) -> Machi
     Machinery { tasks: Arc::new(executor), described, images, logs, reports }
 }
 
-fn containers(folder: &Folder, me: PeerId, mesh: &Mesh, tell: mpsc::Sender<Told>) -> Result<Executor, String> {
+fn containers(
+    config: &Config,
+    folder: &Folder,
+    me: PeerId,
+    fetch: Arc<dyn Fetch>,
+    tell: mpsc::Sender<Told>,
+) -> Result<Executor, String> {
     executor::probe()?;
-    let images = Images::open(folder.path()).map_err(|error| format!("the images cannot be opened: {error}"))?;
+    let settings = Settings { registries: config.registries.clone(), ..Default::default() };
+    let images =
+        Images::with(folder.path(), settings).map_err(|error| format!("the images cannot be opened: {error}"))?;
     let config = executor::Config {
         data: folder.path().into(),
         prefix: format!("rialto/{}", &me.hex()[..12]),
         hide: Vec::new(),
         shim: "/proc/self/exe".into(),
     };
-    let fetch = Arc::new(FetchByMesh::new(Opener(mesh.clone())));
     Executor::container(config, images, fetch, tell).map_err(|error| format!("the executor cannot start: {error}"))
 }
 

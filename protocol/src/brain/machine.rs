@@ -13,6 +13,7 @@ use crate::ids::{BidId, ClaimId, PeerId, TaskId};
 use crate::ledger::record::Kind;
 use crate::market::bidder::{Answer, Images, Reservation, Waiting};
 use crate::market::wire::{Award, DeclineReason, NackReason, Release, Slot, Solicit, Verdict};
+use crate::model::app::registry_of;
 use crate::model::resources::GPU_PREFIX;
 use crate::model::{Claim, ClaimState, Executor, Machine, PortBinding, Resources, TaskSpec};
 use crate::wire::{Message, StopReason, decode, encode};
@@ -70,11 +71,13 @@ impl Brain {
         };
     }
 
+    /// Whether the image can be had, and whether it is here. What a registry has is for the machine to find out that
+    /// wins: a name that says where to ask counts as known.
     fn images_of(&self, image: &str) -> (bool, bool) {
         let name = self.readings.image_name(image);
         let own = name.is_some_and(|name| self.machine.images.contains(name));
         let present = self.machine.null || image == HOST_IMAGE || own;
-        (present || name.is_some(), present)
+        (present || name.is_some() || registry_of(image).is_some(), present)
     }
 
     pub(super) fn solicited(&mut self, from: PeerId, solicit: &Arc<Solicit>) {

@@ -66,6 +66,14 @@ impl Brain {
         }
     }
 
+    /// What is down is given up, whatever the storm gate holds back.
+    pub(super) fn unfreeze(&mut self) {
+        self.members.unfreeze(self.now);
+        self.stewards.members_changed();
+        self.machines_changed = true;
+        self.note("unfrozen", self.machine_name(&self.me), "replacements that were held back go ahead");
+    }
+
     fn member_changed(&mut self, peer: PeerId, state: State) {
         self.machines_changed = true;
         self.stewards.members_changed();

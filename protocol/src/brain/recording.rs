@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Brain;
 use super::writer::Urgency;
+use crate::history::STEWARD;
 use crate::ids::{AppId, ChangeId};
 use crate::ledger::Edit;
 use crate::ledger::readings::{Pending, Stewardship};
@@ -31,7 +32,7 @@ impl Brain {
             let batch = crate::ids::hex(&self.draw16()[..8]);
             let change = ChangeId(self.draw16());
             let edit = Edit::Outcomes { service: service.to_string(), batch, outcomes: some.to_vec() };
-            self.edit(app, &edit, "steward", change, Urgency::Ordinary);
+            self.edit(app, &edit, STEWARD, change, Urgency::Ordinary);
         }
     }
 
@@ -111,7 +112,7 @@ impl Brain {
             let seen = *tended.finished_ms.get_or_insert(now);
             if at < surplus || now.saturating_sub(seen) > SINGLE_RUN_MS {
                 let change = ChangeId(self.draw16());
-                self.edit(&app, &Edit::Delete, "steward", change, Urgency::Ordinary);
+                self.edit(&app, &Edit::Delete, STEWARD, change, Urgency::Ordinary);
             }
         }
     }

@@ -14,7 +14,8 @@ use crate::effect::{Effect, Local, Refusal, Reply};
 use crate::event::{Description, Request};
 use crate::ids::{AppId, ChangeId, ClusterId, InvitationId, PeerId};
 use crate::ledger::Edit;
-use crate::ledger::readings::{Admission, Image};
+use crate::ledger::document::ChangeValue;
+use crate::ledger::readings::{Admission, Departure, Image};
 use crate::ledger::record::{Kind, Stored};
 use crate::membership::State;
 use crate::model::{AppSpec, Machine};
@@ -81,6 +82,15 @@ impl Brain {
                 self.scale(id, change, &author, &app, service, replicas)
             }
             Request::Remove { change, author, app } => self.remove(id, change, &author, &app),
+            Request::Rollback { change, author, app, to } => self.roll_back(id, change, &author, &app, &to),
+            Request::Unfreeze => {
+                self.unfreeze();
+                let others: Vec<PeerId> = self.members.live().filter(|peer| *peer != self.me).collect();
+                others.into_iter().for_each(|peer| self.send(peer, Message::Unfreeze));
+                self.reply_when_durable(id, Reply::Done);
+                Ok(())
+            }
+            Request::Depart { peer, force } => self.depart(id, peer, force),
             Request::Drain { on } => self.drain(id, on),
             Request::Invite { invitation, secret_hash, uses, ttl_ms } => {
                 self.invite(id, invitation, secret_hash, uses, ttl_ms)
@@ -180,6 +190,39 @@ impl Brain {
             return Err(Refusal::NotFound(format!("service {service} of app {name}")));
         }
         self.change(request, change, author, app, &Edit::Replicas { service, replicas }, "scaled")
+    }
+
+    fn roll_back(&mut self, request: u64, change: ChangeId, author: &str, name: &str, to: &str) -> Result<(), Refusal> {
+        let app = self.app_named(name).cloned().ok_or_else(|| Refusal::NotFound(format!("app {name}")))?;
+        let changes = self.readings.changes.get(&app).map_or(&[][..], Vec::as_slice);
+        let mut meant = changes.iter().filter(|(_, key)| key.id.starts_with(to));
+        let (owner, key) = match (meant.next(), meant.next()) {
+            (Some(found), None) => found.clone(),
+            (None, _) => return Err(Refusal::NotFound(format!("revision {to} of app {name}"))),
+            _ => return Err(Refusal::Invalid(format!("{to} begins several revisions of {name}"))),
+        };
+        let value = self.ledger.get(&owner, &key).and_then(|stored| stored.record.value.clone());
+        let value = value.and_then(|value| decode::<ChangeValue>(&value).ok());
+        let unreadable = || Refusal::Invalid(format!("revision {to} of {name} cannot be read"));
+        let bytes = value.ok_or_else(unreadable)?.bytes;
+        let spec = self.document(&app).spec_at(&bytes).ok_or_else(unreadable)?;
+        self.change(request, change, author, app, &Edit::Spec(spec), "rolled back")
+    }
+
+    fn depart(&mut self, request: u64, peer: PeerId, force: bool) -> Result<(), Refusal> {
+        let name = self.machine_name(&peer);
+        if peer == self.me {
+            return Err(Refusal::Invalid(format!("{name} cannot remove itself: ask another machine")));
+        }
+        if !force && self.members.state(&peer) <= State::Suspect {
+            return Err(Refusal::Denied(format!("{name} is up: drain it and stop its peer first, or force it")));
+        }
+        let value = encode(&Departure { peer, last: None });
+        self.read_own(Kind::DEPARTURE, &peer.hex(), Some(&value));
+        self.write(Kind::DEPARTURE, &peer.hex(), Some(value), Urgency::Now);
+        self.note("left", name.clone(), format!("machine {name} is a member no more"));
+        self.reply_when_durable(request, Reply::Done);
+        Ok(())
     }
 
     fn remove(&mut self, request: u64, change: ChangeId, author: &str, name: &str) -> Result<(), Refusal> {

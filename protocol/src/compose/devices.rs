@@ -32,7 +32,7 @@ pub fn devices(reader: &mut Reader, node: Node, path: &str, amounts: &mut Resour
             reader.wrong(place, &join(path, "count"), "a number of GPUs is missing");
             continue;
         };
-        if let Some(count) = reader.value(&count.value, &join(path, "count"), |text| gpus(text)) {
+        if let Some(count) = reader.value(&count.value, &join(path, "count"), gpus) {
             amounts.set(GPUS, amounts.get(GPUS).saturating_add(count));
         }
     }

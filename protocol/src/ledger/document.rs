@@ -27,6 +27,9 @@ pub struct ChangeValue {
     pub summary: String,
 }
 
+/// The most conflicts that are told of one document.
+const CONFLICTS_MAX: usize = 100;
+
 /// One app's document and what it reads as.
 #[derive(Debug)]
 pub struct Document {
@@ -36,6 +39,9 @@ pub struct Document {
     pub deleted: bool,
     /// Finished work by service and slot: the highest attempt of the newest revision seen.
     pub outcomes: BTreeMap<String, BTreeMap<String, Outcome>>,
+    /// Fields that several people set at the same time without knowing of each other, one sentence each: all see the
+    /// same value, and the others are not hidden.
+    pub conflicts: Vec<String>,
     /// Changes applied, in order; with the genesis they are the document.
     changes: Vec<Vec<u8>>,
     /// Changes that wait for one they depend on.
@@ -80,6 +86,7 @@ impl Document {
             spec: Arc::default(),
             deleted: false,
             outcomes: BTreeMap::new(),
+            conflicts: Vec::new(),
             changes: Vec::new(),
             waiting: Vec::new(),
             open: None,
@@ -141,6 +148,25 @@ impl Document {
         Ok(moved)
     }
 
+    /// What the document read as once this change was made, as whoever made it saw it; `None` where it is none of this
+    /// document's changes.
+    pub fn spec_at(&mut self, change: &[u8]) -> Option<AppSpec> {
+        if !self.changes.iter().any(|held| held == change) {
+            return None;
+        }
+        let hash = Change::from_bytes(change.to_vec()).ok()?.hash();
+        let doc = self.take_open();
+        let then = doc.fork_at(&[hash]).ok();
+        self.open = Some(doc);
+        spec_of(&then?)
+    }
+
+    /// The place of a change in the history: it rises from each change to those that build on it. `None`: it does not
+    /// read.
+    pub fn place(change: &[u8]) -> Option<u64> {
+        Change::from_bytes(change.to_vec()).ok().map(|change| change.start_op().get())
+    }
+
     /// Lets the open document go: it is rebuilt from its changes when it is needed.
     pub fn close(&mut self) {
         self.open = None;
@@ -165,12 +191,12 @@ impl Document {
     fn read(&mut self, doc: &Automerge) {
         self.deleted =
             matches!(doc.get(ROOT, "deleted"), Ok(Some((Value::Scalar(v), _))) if *v == ScalarValue::Boolean(true));
-        if let Json::Object(mut root) = to_json(doc, &ROOT, ObjType::Map) {
-            root.remove("outcomes");
-            root.remove("deleted");
-            if let Ok(spec) = serde_json::from_value::<AppSpec>(Json::Object(root)) {
-                self.spec = Arc::new(spec);
-            }
+        if let Some(spec) = spec_of(doc) {
+            self.spec = Arc::new(spec);
+        }
+        self.conflicts.clear();
+        if let Ok(Some((Value::Object(ObjType::Map), services))) = doc.get(ROOT, "services") {
+            find_conflicts(doc, &services, "services", &mut self.conflicts);
         }
         if let Ok(Some((Value::Object(ObjType::Map), outcomes))) = doc.get(ROOT, "outcomes") {
             self.outcomes.clear();
@@ -188,6 +214,38 @@ impl Document {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The typed reading, if it reads.
+fn spec_of(doc: &Automerge) -> Option<AppSpec> {
+    let Json::Object(mut root) = to_json(doc, &ROOT, ObjType::Map) else { return None };
+    root.remove("outcomes");
+    root.remove("deleted");
+    serde_json::from_value(Json::Object(root)).ok()
+}
+
+/// Fields with several values at once: the last is the one that is read.
+fn find_conflicts(doc: &Automerge, map: &ObjId, path: &str, found: &mut Vec<String>) {
+    for key in doc.keys(map) {
+        if found.len() >= CONFLICTS_MAX {
+            return;
+        }
+        let values = doc.get_all(map, key.as_str()).unwrap_or_default();
+        let path = format!("{path}.{key}");
+        if let [others @ .., read] = &values[..]
+            && !others.is_empty()
+        {
+            let show = |(value, id): &(Value<'_>, ObjId)| match value {
+                Value::Object(shape) => to_json(doc, id, *shape).to_string(),
+                Value::Scalar(value) => value.to_string(),
+            };
+            let others: Vec<String> = others.iter().map(show).collect();
+            found.push(format!("{path} is {}, and somebody else set {}", show(read), others.join(", ")));
+        }
+        if let Some((Value::Object(ObjType::Map), object)) = values.last() {
+            find_conflicts(doc, object, &path, found);
         }
     }
 }
@@ -243,6 +301,8 @@ fn write<T: Transactable>(doc: &mut T, edit: &Edit) -> Result<(), automerge::Aut
 /// a list is replaced as a whole.
 fn put<T: Transactable>(doc: &mut T, map: &ObjId, key: &str, value: &Json) -> Result<(), automerge::AutomergeError> {
     let held = doc.get(map, key)?;
+    // Where several set it at once, setting it again to what it reads as says which of them was right.
+    let is_settled = doc.get_all(map, key)?.len() < 2;
     match value {
         Json::Object(wanted) => {
             let object = match held {
@@ -262,7 +322,7 @@ fn put<T: Transactable>(doc: &mut T, map: &ObjId, key: &str, value: &Json) -> Re
                 Some((Value::Object(ObjType::List), list)) => to_json(doc, list, ObjType::List) == *value,
                 _ => false,
             };
-            if !same {
+            if !same || !is_settled {
                 let list = doc.put_object(map, key, ObjType::List)?;
                 for (at, item) in items.iter().enumerate() {
                     insert(doc, &list, at, item)?;
@@ -272,7 +332,7 @@ fn put<T: Transactable>(doc: &mut T, map: &ObjId, key: &str, value: &Json) -> Re
         scalar => {
             let wanted = to_scalar(scalar);
             let same = matches!(&held, Some((Value::Scalar(held), _)) if **held == wanted);
-            if !same {
+            if !same || !is_settled {
                 doc.put(map, key, wanted)?;
             }
         }
@@ -378,6 +438,31 @@ mod tests {
         two.apply(&scaled).unwrap();
         assert_eq!(one.spec, two.spec);
         assert_eq!((one.spec.services["web"].replicas, one.spec.services["web"].image.as_str()), (5, "web:2"));
+    }
+
+    #[test]
+    fn a_field_that_two_set_at_once_is_a_conflict_until_somebody_sets_it_again() {
+        let mut one = Document::new(app());
+        let first = one.edit(&PeerId([1; 32]), &Edit::Spec(spec(3))).unwrap();
+        let mut two = Document::new(app());
+        two.apply(&first).unwrap();
+        let scale = |replicas| Edit::Replicas { service: None, replicas };
+        let five = one.edit(&PeerId([1; 32]), &scale(5)).unwrap();
+        let seven = two.edit(&PeerId([2; 32]), &scale(7)).unwrap();
+        one.apply(&seven).unwrap();
+        two.apply(&five).unwrap();
+        assert_eq!((&one.spec, &one.conflicts), (&two.spec, &two.conflicts));
+        assert_eq!(one.conflicts, ["services.web.replicas is 7, and somebody else set 5"]);
+        // The older states are still known, each as its author saw it.
+        let replicas =
+            |document: &mut Document, change: &[u8]| document.spec_at(change).unwrap().services["web"].replicas;
+        assert_eq!([&first, &five, &seven].map(|change| replicas(&mut one, change)), [3, 5, 7]);
+        assert_eq!(one.spec_at(b"another's"), None);
+        let seven = one.spec.services["web"].replicas;
+        assert!(one.edit(&PeerId([1; 32]), &scale(seven)).is_some());
+        assert_eq!(one.conflicts, [""; 0]);
+        assert!(one.edit(&PeerId([1; 32]), &scale(seven)).is_none());
+        assert!(Document::place(&first) < Document::place(&five));
     }
 
     #[test]

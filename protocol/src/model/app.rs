@@ -25,7 +25,8 @@ pub struct AppSpec {
 /// One service of an app.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSpec {
-    /// `host`, or the name of an imported image, `web` or `web:1`.
+    /// `host`, the name of an imported image, `web` or `web:1`, or an image of a registry,
+    /// `HOST[:PORT]/NAME[:TAG][@DIGEST]`.
     pub image: String,
     /// The manifest that the name meant when the app was deployed; `None` where no machine had it then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,9 +159,30 @@ pub fn is_dns_label(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
+/// The registry that an image's name begins with, `HOST[:PORT]`: its first word where that has a dot or a port or is
+/// `localhost`, and more words follow. Docker's rule, without its default.
+pub fn registry_of(image: &str) -> Option<&str> {
+    let (first, _) = image.split_once('/')?;
+    (first == "localhost" || first.contains(['.', ':'])).then_some(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registry_has_a_dot_or_a_port() {
+        for (image, registry) in [
+            ("web", None),
+            ("web:1", None),
+            ("shop/web:1.2", None),
+            ("localhost/web", Some("localhost")),
+            ("r.example/web", Some("r.example")),
+            ("r:5000/a/b@sha256:00", Some("r:5000")),
+        ] {
+            assert_eq!(registry_of(image), registry, "{image}");
+        }
+    }
 
     #[test]
     fn need_is_reservations_else_limits_else_the_default() {

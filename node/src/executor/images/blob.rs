@@ -31,6 +31,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// Its place among all digests.
+    pub fn ring(&self) -> u64 {
+        self.0.iter().take(8).fold(0, |ring, byte| ring << 8 | u64::from(*byte))
+    }
+
     /// The 64 digits.
     pub fn hex(&self) -> String {
         hex(&self.0)
@@ -90,7 +95,7 @@ impl<T: Write> Write for Hashing<T> {
 }
 
 /// Copies at most `bytes_max` bytes into a new file, if they have the digest; how many they are.
-pub fn receive(from: &mut impl Read, to: &Path, digest: &Digest, bytes_max: u64) -> Result<u64, ImageError> {
+pub fn receive(from: &mut dyn Read, to: &Path, digest: &Digest, bytes_max: u64) -> Result<u64, ImageError> {
     let mut file = Hashing::new(File::create(to)?);
     io::copy(&mut from.take(bytes_max.saturating_add(1)), &mut file)?;
     check(&file, digest, bytes_max)?;

@@ -1,6 +1,9 @@
 //! The documents of an image, read with suspicion: OCI's, and Docker's of the same shape.
 
+use std::collections::BTreeMap;
+
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::blob::Digest;
@@ -22,15 +25,37 @@ pub struct Manifest {
 }
 
 /// What of an image's configuration matters here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub entrypoint: Vec<String>,
     pub command: Vec<String>,
     pub environment: Vec<String>,
     pub working_dir: String,
     pub user: String,
+    /// `SIGQUIT`, `QUIT` or a number.
+    pub stop_signal: Option<String>,
+    /// `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Paths that hold data.
+    pub volumes: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    /// Docker's own addition.
+    pub healthcheck: Option<Healthcheck>,
     /// Digests of the unpacked layers, lowest first.
     pub layers: Vec<Digest>,
+}
+
+/// How an image says its programs are to be looked after; times in nanoseconds, 0 where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `NONE`, or `CMD` and a program, or `CMD-SHELL` and a line for the shell.
+    pub test: Vec<String>,
+    pub interval: u64,
+    pub timeout: u64,
+    pub start_period: u64,
+    pub start_interval: u64,
+    pub retries: u64,
 }
 
 impl Manifest {
@@ -77,20 +102,52 @@ impl Manifest {
             environment: config.env().clone().unwrap_or_default(),
             working_dir: config.working_dir().clone().unwrap_or_default(),
             user: config.user().clone().unwrap_or_default(),
+            stop_signal: config.stop_signal().clone(),
+            exposed_ports: config.exposed_ports().clone().unwrap_or_default(),
+            volumes: config.volumes().clone().unwrap_or_default(),
+            labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
+            healthcheck: healthcheck(bytes),
             layers,
         })
     }
 }
 
+/// Docker's addition to the configuration; one that cannot be read counts as none.
+fn healthcheck(bytes: &[u8]) -> Option<Healthcheck> {
+    #[derive(Deserialize)]
+    struct Whole {
+        config: Option<Part>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Part {
+        healthcheck: Option<Healthcheck>,
+    }
+    serde_json::from_slice::<Whole>(bytes).ok()?.config?.healthcheck
+}
+
+/// A manifest that an index offers.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub named: Named,
+    /// What the index calls it.
+    pub name: Option<String>,
+}
+
 /// The manifests that an index offers for this machine, likeliest first; those may be indexes too.
-pub fn choices(bytes: &[u8]) -> Result<Vec<Named>, ImageError> {
+pub fn choices(bytes: &[u8]) -> Result<Vec<Choice>, ImageError> {
     let index: ImageIndex = document("index", bytes)?;
     let fits = |descriptor: &&Descriptor| {
         descriptor.platform().as_ref().is_none_or(|platform| {
             platform.os().to_string() == "linux" && platform.architecture().to_string() == architecture()
         })
     };
-    index.manifests().iter().filter(fits).map(named).collect()
+    let choice = |descriptor: &Descriptor| {
+        let annotated = |key: &str| descriptor.annotations().as_ref()?.get(key).cloned();
+        let name = annotated("io.containerd.image.name").or_else(|| annotated("org.opencontainers.image.ref.name"));
+        Ok(Choice { named: named(descriptor)?, name })
+    };
+    index.manifests().iter().filter(fits).map(choice).collect()
 }
 
 /// Whether a document is an index, by its shape: its media type is often left out.

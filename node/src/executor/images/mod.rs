@@ -4,15 +4,29 @@
 //! images/names/NAME.json      what a name means: {name, digest of the manifest, bytes}
 //! images/blobs/sha256/HEX     manifests, configurations and packed layers, as they came
 //! images/layers/ID/           unpacked, in the form that overlayfs stacks; ID begins the layer's diff id
+//! images/unsettled/ID         that a layer is not finished and on the disk yet: it goes at the next start
+//! images/partial/HEX          the first bytes of blobs that are on their way
 //! images/incoming/            what is not whole yet; emptied at each start
 //! ```
 //!
 //! Nothing gets a name before everything that it needs is here and has the right digest.
 
 mod blob;
+mod docker;
+mod download;
 mod fetch;
+mod follow;
+mod gc;
+mod inherit;
 mod intake;
+mod layers;
 mod manifest;
+mod members;
+mod name;
+mod progress;
+mod pull;
+mod registries;
+mod registry;
 mod unpack;
 
 use std::collections::BTreeMap;
@@ -20,21 +34,38 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, watch};
 
-use super::folder::Image;
+use super::folder::{Image, Layers};
 pub use blob::Digest;
-pub use fetch::{Bytes, Fetch};
+use download::Download;
+pub use fetch::{Bytes, Fetch, Together};
+use gc::Leases;
+pub use gc::{Freed, Lease};
+pub use intake::Naming;
 use manifest::Manifest;
+pub use manifest::{Config, Healthcheck};
+use name::check_name;
+pub use name::{DOCKER_HUB, Reference};
+pub use progress::{LayerAt, LayerState, Progress, Pulling};
+use pull::Pull;
+pub use registries::{Host, Registries};
+use registry::Connections;
 
 /// The most that one image may take, packed or unpacked.
 pub const IMAGE_BYTES_MAX: u64 = 32 << 30;
 /// The most that a manifest, an index or a configuration may take.
 pub const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+/// The most files, folders and links that one image may unpack to.
+const ENTRIES_MAX: u64 = 2_000_000;
 /// overlayfs stacks no more.
 const LAYERS_MAX: usize = 120;
+/// Blobs on their way at once, of all images together.
+const BLOBS_AT_ONCE_MAX: usize = 8;
 
 /// Why an image is refused or cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -59,39 +90,119 @@ pub struct ImageInfo {
     pub bytes: u64,
 }
 
+/// Where an image came from: what came from a registry can be had again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    Import,
+    Peer,
+    Registry(String),
+}
+
+/// The file of a name.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    info: ImageInfo,
+    #[serde(default = "imported")]
+    origin: Origin,
+}
+
+fn imported() -> Origin {
+    Origin::Import
+}
+
+/// What a store is told by its machine's configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub registries: Registries,
+    /// Of what one image may unpack to: tests ask for less.
+    pub bytes_max: Option<u64>,
+    pub entries_max: Option<u64>,
+    /// Bytes of the disk that are left to everything else: else a tenth of it, and 10 GiB at most.
+    pub free_bytes_min: Option<u64>,
+}
+
 /// The store; clones share it.
 #[derive(Clone)]
 pub struct Images(Arc<Store>);
 
 struct Store {
     folder: PathBuf,
-    /// One layer is unpacked at a time: the disk is one.
-    unpacking: Mutex<()>,
-    /// Fetches under way, by name: who needs the same image waits for the one that began.
-    fetching: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Of the tasks, whose plans say what they are made of.
+    tasks: PathBuf,
+    free_bytes_min: Option<u64>,
+    registries: Registries,
+    connections: Connections,
+    /// The most bytes, and entries, that one image may unpack to.
+    bounds: (u64, u64),
+    /// Layers that are being unpacked: who needs the same one waits for it.
+    unpacking: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// Images on their way, by name: who needs the same one waits for the one that began.
+    pulling: Mutex<BTreeMap<String, Arc<Pull>>>,
+    /// Blobs on their way.
+    downloads: Mutex<BTreeMap<Digest, Arc<Download>>>,
+    at_once: Semaphore,
+    leases: Mutex<Leases>,
+    /// Rises with each change of what names mean.
+    changes: watch::Sender<u64>,
 }
 
 impl Images {
-    /// Opens the store of a data folder.
+    /// Opens the store of a data folder, which knows no registry but those that names say.
     pub fn open(data: &Path) -> io::Result<Self> {
-        let folder = std::path::absolute(data)?.join("executor/images");
-        let _ = fs::remove_dir_all(folder.join("incoming"));
-        for name in ["names", "blobs/sha256", "layers", "incoming"] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(name))?;
-        }
-        Ok(Self(Arc::new(Store { folder, unpacking: Mutex::default(), fetching: Mutex::default() })))
+        Self::with(data, Settings::default())
     }
 
-    /// Takes in a tar stream, packed or not, of an OCI image layout. Blocks.
-    pub fn import(&self, name: &str, archive: impl Read) -> Result<ImageInfo, ImageError> {
-        check_name(name)?;
+    /// Opens the store of a data folder.
+    pub fn with(data: &Path, settings: Settings) -> io::Result<Self> {
+        let folder = std::path::absolute(data)?.join("executor/images");
+        let _ = fs::remove_dir_all(folder.join("incoming"));
+        for name in ["names", "blobs/sha256", "layers", "unsettled", "partial", "incoming"] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(name))?;
+        }
+        // What may have been torn when the machine went down; it is unpacked again when it is needed.
+        for marker in fs::read_dir(folder.join("unsettled"))?.flatten() {
+            let _ = fs::remove_dir_all(folder.join("layers").join(marker.file_name()));
+            fs::remove_file(marker.path())?;
+        }
+        let Settings { registries, bytes_max, entries_max, free_bytes_min } = settings;
+        Ok(Self(Arc::new(Store {
+            tasks: folder.with_file_name("tasks"),
+            free_bytes_min,
+            folder,
+            registries,
+            connections: Connections::default(),
+            bounds: (bytes_max.unwrap_or(IMAGE_BYTES_MAX), entries_max.unwrap_or(ENTRIES_MAX)),
+            unpacking: Mutex::default(),
+            pulling: Mutex::default(),
+            downloads: Mutex::default(),
+            at_once: Semaphore::new(BLOBS_AT_ONCE_MAX),
+            leases: Mutex::default(),
+            changes: watch::Sender::default(),
+        })))
+    }
+
+    /// Takes in a tar stream, packed or not, of an OCI image layout or of what `docker save` writes.
+    /// Blocks.
+    pub fn import(&self, name: Naming<'_>, archive: impl Read) -> Result<ImageInfo, ImageError> {
+        name.check()?;
         intake::archive(self, name, archive)
     }
 
     /// Takes in the folder of an OCI image layout. Blocks.
-    pub fn import_folder(&self, name: &str, folder: &Path) -> Result<ImageInfo, ImageError> {
-        check_name(name)?;
+    pub fn import_folder(&self, name: Naming<'_>, folder: &Path) -> Result<ImageInfo, ImageError> {
+        name.check()?;
         intake::folder(self, name, folder)
+    }
+
+    /// Rises whenever a name comes, goes or means something else.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn tell_of_change(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
     }
 
     /// All images, by name.
@@ -121,44 +232,58 @@ impl Images {
         path.is_file().then_some(path)
     }
 
-    /// The manifest that is meant, if it and everything that it needs is here: that of the digest, or else whatever
-    /// the name means.
-    fn held(&self, name: &str, digest: Option<&str>) -> Option<Vec<u8>> {
-        let Some(digest) = digest else { return self.manifest(name) };
-        let bytes = fs::read(self.blob(digest)?).ok()?;
-        let manifest = Manifest::read(&bytes).ok()?;
-        let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest)).ok()?).ok()?;
-        let layers = self.path("layers");
-        config.layers.iter().all(|id| layers.join(self.layer_name(id)).is_dir()).then_some(bytes)
+    /// What an image says of itself.
+    pub fn configuration(&self, name: &str) -> Option<Config> {
+        let manifest = Manifest::read(&self.manifest(name)?).ok()?;
+        manifest.config(&read_document(&self.blob_file(&manifest.config.digest)).ok()?).ok()
     }
 
-    /// What a container of this image is made of; everything is here already.
-    fn ready(&self, name: &str, digest: Option<&str>) -> Result<Image, ImageError> {
+    /// The manifest that is meant, if it and everything that it needs is here: that of the digest, or else whatever
+    /// the name means.
+    fn held(&self, name: &str, digest: Option<&Digest>) -> Option<Vec<u8>> {
+        let Some(digest) = digest else { return self.manifest(name) };
+        let bytes = fs::read(self.blob_file(digest)).ok()?;
+        Manifest::read(&bytes).ok()?.blobs().all(|blob| self.has_blob(&blob.digest)).then_some(bytes)
+    }
+
+    /// What a container of this image is made of, held until it is in the plan of a task; all blobs are here.
+    fn ready(&self, name: &str, digest: Option<&Digest>) -> Result<(Image, Lease), ImageError> {
         let missing = || ImageError::Missing("this machine does not have it".into());
         let bytes = self.held(name, digest).ok_or_else(missing)?;
-        let manifest = Manifest::read(&bytes)?;
+        let (digest, manifest) = (Digest::of(&bytes), Manifest::read(&bytes)?);
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
-        let layers = config.layers.iter().rev().map(|id| self.layer_name(id)).collect();
-        Ok(Image::Layers {
-            digest: Digest::of(&bytes).to_string(),
+        let lease = self.lease(&digest, &manifest, Some(&config));
+        if !self.has_blob(&digest) {
+            return Err(ImageError::Missing("it was given up just now".into()));
+        }
+        if !self.has_layers(&config.layers) {
+            // After a torn life a layer may have to be unpacked again.
+            self.unpack_all(&manifest, &config)?;
+        }
+        // Its file's date says when it was used.
+        let _ = File::options()
+            .write(true)
+            .open(self.name_file(name))
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        let image = Image::Layers(Box::new(Layers {
+            digest: digest.to_string(),
             store: self.path("layers"),
-            layers,
+            layers: config.layers.iter().rev().map(|id| self.layer_name(id)).collect(),
             entrypoint: config.entrypoint,
             command: config.command,
             environment: config.environment,
             working_dir: config.working_dir,
             user: config.user,
-        })
+            stop_signal: config.stop_signal,
+        }));
+        Ok((image, lease))
     }
 
     /// Unpacks what is not unpacked yet, and gives the image its name. All blobs are here.
-    fn install(&self, name: &str, manifest_bytes: &[u8]) -> Result<ImageInfo, ImageError> {
+    fn install(&self, name: &str, manifest_bytes: &[u8], origin: Origin) -> Result<ImageInfo, ImageError> {
         let manifest = Manifest::read(manifest_bytes)?;
         let config = manifest.config(&read_document(&self.blob_file(&manifest.config.digest))?)?;
-        let mut left = IMAGE_BYTES_MAX;
-        for (layer, id) in manifest.layers.iter().zip(&config.layers) {
-            left = self.unpack(&layer.digest, id, left)?;
-        }
+        self.unpack_all(&manifest, &config)?;
         let digest = Digest::of(manifest_bytes);
         self.keep(&self.blob_file(&digest), manifest_bytes)?;
         let info = ImageInfo {
@@ -166,27 +291,14 @@ impl Images {
             digest: digest.to_string(),
             bytes: manifest.bytes() + manifest_bytes.len() as u64,
         };
-        self.keep(&self.name_file(name), &serde_json::to_vec(&info).map_err(io::Error::from)?)?;
-        Ok(info)
+        let entry = Entry { info, origin };
+        self.keep(&self.name_file(name), &serde_json::to_vec(&entry).map_err(io::Error::from)?)?;
+        self.tell_of_change();
+        Ok(entry.info)
     }
 
-    fn unpack(&self, blob: &Digest, id: &Digest, bytes_max: u64) -> Result<u64, ImageError> {
-        let _one = self.0.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = self.path("layers").join(self.layer_name(id));
-        if place.is_dir() {
-            return Ok(bytes_max);
-        }
-        let incoming = self.incoming()?;
-        let root = incoming.path().join("layer");
-        let packed = File::open(self.blob_file(blob))?;
-        let (found, bytes) = unpack::layer(packed, &root, bytes_max)?;
-        if found != *id {
-            return Err(ImageError::Invalid(format!("layer {blob} unpacks to {found}, not to {id} as the image says")));
-        }
-        // On the disk before it has its name: a torn layer must never look whole.
-        sync_filesystem(&root)?;
-        fs::rename(&root, &place)?;
-        Ok(bytes_max.saturating_sub(bytes))
+    fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_file(digest).is_file()
     }
 
     /// Writes a file whole or not at all, and to the disk.
@@ -218,11 +330,6 @@ impl Images {
         // A plus sign is in no name.
         self.path("names").join(format!("{}.json", name.replace('/', "+")))
     }
-
-    /// Half of the digest: still unique, and a hundred of them fit into the options of a mount.
-    fn layer_name(&self, id: &Digest) -> String {
-        id.hex()[..32].to_owned()
-    }
 }
 
 /// A folder that goes away again, with what was left in it.
@@ -240,46 +347,14 @@ impl Drop for Incoming {
     }
 }
 
-/// Names as registries have them: lower-case words with `.`, `_`, `-`, `/` and `:`.
-fn check_name(name: &str) -> Result<(), ImageError> {
-    const BYTES_MAX: usize = 200;
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/:".contains(c);
-    let is_good = (1..=BYTES_MAX).contains(&name.len())
-        && name.chars().all(allowed)
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.split('/').all(|word| !word.is_empty() && word != "." && word != "..");
-    match name {
-        "host" => Err(ImageError::Invalid("`host` is the machine itself and no image".into())),
-        _ if is_good => Ok(()),
-        _ => Err(ImageError::Invalid(format!("{name:?} is no name of an image: a-z, 0-9 and . _ - / : make one"))),
-    }
-}
-
 fn read_document(path: &Path) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     File::open(path)?.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn sync_filesystem(path: &Path) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let folder = File::open(path)?;
-    // SAFETY: the descriptor is open.
-    nix::errno::Errno::result(unsafe { nix::libc::syncfs(folder.as_raw_fd()) })?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_lead_anywhere() {
-        for good in ["web", "web:1", "registry.example/shop/web:1.2-rc_3"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "host", "../x", "a/../b", "/a", "a//b", "A", "a b", "a+b", ".", "a/.", &"a".repeat(300)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
-    }
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -1,12 +1,15 @@
 //! Unpacking one layer into the form that overlayfs stacks. The archive is hostile: every path is
 //! resolved by the kernel within the layer's own folder, and what cannot be is refused.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
@@ -14,50 +17,92 @@ use nix::libc;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, mkfifoat, symlinkat, unlinkat};
-use tar::{Entry, EntryType};
+use tar::EntryType;
 
 use super::ImageError;
 use super::blob::{Digest, Hashing};
+use super::members::{self, Member};
 
-const ENTRIES_MAX: usize = 2_000_000;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// The same to overlayfs.
+const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 /// Everything else that begins so is another union file system's own affair.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 
-/// Unpacks into the new folder `root`; the digest of the unpacked stream, and its length.
-pub fn layer(packed: impl Read, root: &Path, bytes_max: u64) -> Result<(Digest, u64), ImageError> {
+/// What the layers of one image may still unpack to, together.
+pub struct Budget {
+    bytes: AtomicU64,
+    entries: AtomicU64,
+}
+
+impl Budget {
+    pub fn new(bytes: u64, entries: u64) -> Self {
+        Self { bytes: bytes.into(), entries: entries.into() }
+    }
+
+    fn take(from: &AtomicU64, amount: u64) -> bool {
+        from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount)).is_ok()
+    }
+}
+
+/// Ends with an error when the budget does.
+struct Metered<'a, R> {
+    inner: R,
+    budget: &'a Budget,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        match Budget::take(&self.budget.bytes, count as u64) {
+            true => Ok(count),
+            false => Err(io::Error::other("it unpacks to more bytes than an image may have")),
+        }
+    }
+}
+
+/// What came of a layer.
+pub struct Unpacked {
+    /// Of the unpacked stream.
+    pub digest: Digest,
+    /// Folders that the archive holds things in, and does not describe.
+    pub implied: Vec<PathBuf>,
+}
+
+/// Unpacks into the new folder `root`.
+pub fn layer(packed: impl Read, root: &Path, budget: &Budget) -> Result<Unpacked, ImageError> {
     fs::create_dir(root)?;
-    let layer = Layer { root: File::open(root)?.into() };
+    let layer = Layer { root: File::open(root)?.into(), implied: RefCell::default() };
     fchmod(&layer.root, Mode::from_bits_truncate(0o755)).map_err(io::Error::from)?;
-    let stream = decompressed(packed)?.take(bytes_max.saturating_add(1));
-    let mut archive = tar::Archive::new(Hashing::new(stream));
+    let stream = Metered { inner: decompressed(packed)?, budget };
+    // The library reads headers by halves of a kilobyte.
+    let stream = BufReader::with_capacity(128 << 10, Hashing::new(stream));
+    let mut archive = tar::Archive::new(stream);
     // Folders get their dates last: each entry would change them.
     let mut folders: Vec<(PathBuf, TimeSpec)> = Vec::new();
-    for (count, entry) in archive.entries()?.enumerate() {
-        if count == ENTRIES_MAX {
-            return Err(ImageError::Invalid(format!("a layer has more than {ENTRIES_MAX} entries")));
+    members::each(&mut archive, |member, content| {
+        if !Budget::take(&budget.entries, 1) {
+            return Err(ImageError::Invalid("it has more entries than an image may have".into()));
         }
-        let mut entry = entry.map_err(broken)?;
-        let path = within(&entry.path().map_err(broken)?)?;
-        let put = layer.put(&mut entry, &path).map_err(|error| match error {
+        let path = within(&member.path)?;
+        let put = layer.put(&member, content, &path).map_err(|error| match error {
             ImageError::Io(error) => ImageError::Invalid(format!("a layer's {}: {error}", path.display())),
             other => other,
         })?;
         if let Some(date) = put {
             folders.push((path, date));
         }
-    }
+        Ok(())
+    })?;
     for (path, date) in folders.iter().rev() {
         layer.date(path, date)?;
     }
-    let mut hashing = archive.into_inner();
+    let mut stream = archive.into_inner();
     // What follows the archive's end is part of the stream, and of its digest.
-    io::copy(&mut hashing, &mut io::sink()).map_err(broken)?;
-    if hashing.bytes > bytes_max {
-        return Err(ImageError::Invalid(format!("a layer unpacks to more than the {bytes_max} bytes that are left")));
-    }
-    Ok((hashing.digest(), hashing.bytes))
+    io::copy(&mut stream, &mut io::sink()).map_err(broken)?;
+    let digest = stream.get_ref().digest();
+    Ok(Unpacked { digest, implied: layer.implied.into_inner().into_iter().collect() })
 }
 
 /// The stream itself, whatever it is packed with: gzip, zstd or nothing.
@@ -89,22 +134,21 @@ fn within(path: &Path) -> Result<PathBuf, ImageError> {
 
 struct Layer {
     root: OwnedFd,
+    /// Folders that were made only to hold something.
+    implied: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Layer {
     /// Puts one entry into its place; for a folder, its date.
-    fn put(&self, entry: &mut Entry<'_, impl Read>, path: &Path) -> Result<Option<TimeSpec>, ImageError> {
-        let kind = entry.header().entry_type();
-        if matches!(kind, EntryType::XGlobalHeader) {
-            return Ok(None);
-        }
+    fn put(&self, member: &Member, content: &mut dyn Read, path: &Path) -> Result<Option<TimeSpec>, ImageError> {
+        let kind = member.kind;
         let Some(name) = path.file_name() else {
-            return self.dress_root(entry).map(|()| None).map_err(ImageError::from);
+            return self.dress_root(member).map(|()| None).map_err(ImageError::from);
         };
         let parent = self.parent(path)?;
         let bytes = name.as_bytes();
         if bytes == OPAQUE {
-            set_xattr(&parent, None, "trusted.overlay.opaque", b"y")?;
+            set_xattr(&parent, None, OPAQUE_ATTRIBUTE, b"y")?;
             return Ok(None);
         }
         if bytes.starts_with(WHITEOUT_META) {
@@ -113,38 +157,43 @@ impl Layer {
         if let Some(hidden) =
             bytes.strip_prefix(WHITEOUT).filter(|hidden| !hidden.is_empty() && *hidden != b"." && *hidden != b"..")
         {
-            let hidden = OsStr::from_bytes(hidden);
-            remove(&parent, hidden)?;
-            mknodat(&parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).map_err(io::Error::from)?;
+            hide(&parent, OsStr::from_bytes(hidden))?;
             return Ok(None);
         }
-        let made = self.make(entry, kind, &parent, name)?;
+        self.implied.borrow_mut().remove(path);
+        let made = self.make(member, content, &parent, name)?;
         if !made {
             return Ok(None);
         }
         if !kind.is_hard_link() {
-            dress(entry, &parent, name, kind)?;
+            dress(member, &parent, name)?;
         }
-        Ok(kind.is_dir().then(|| date_of(entry)))
+        Ok(kind.is_dir().then(|| date_of(member)))
     }
 
     /// Makes what the entry names; `false` for what has no place in a container.
     fn make(
         &self,
-        entry: &mut Entry<'_, impl Read>,
-        kind: EntryType,
+        member: &Member,
+        content: &mut dyn Read,
         parent: &OwnedFd,
         name: &OsStr,
     ) -> Result<bool, ImageError> {
-        let link = || -> Result<PathBuf, ImageError> {
-            let target = entry.link_name().map_err(broken)?;
-            Ok(target.ok_or_else(|| ImageError::Invalid("a layer's link leads nowhere".into()))?.into_owned())
+        let kind = member.kind;
+        let link = || {
+            let target = member.link.as_deref().filter(|target| !target.as_os_str().is_empty());
+            target.ok_or_else(|| ImageError::Invalid("a layer's link leads nowhere".into()))
         };
         let io_error = io::Error::from;
         if kind.is_dir() {
-            if !is_dir(parent, name) {
+            if !is(parent, name, SFlag::S_IFDIR) {
+                let was_hidden = is(parent, name, SFlag::S_IFCHR);
                 remove(parent, name)?;
                 mkdirat(parent, name, Mode::from_bits_truncate(0o755)).map_err(io_error)?;
+                if was_hidden {
+                    // What the layers below have in it stays hidden.
+                    set_xattr(parent, Some(name), OPAQUE_ATTRIBUTE, b"y")?;
+                }
             }
             return Ok(true);
         }
@@ -152,15 +201,15 @@ impl Layer {
             EntryType::Symlink => {
                 let target = link()?;
                 remove(parent, name)?;
-                symlinkat(&target, parent, name).map_err(io_error)?;
+                symlinkat(target, parent, name).map_err(io_error)?;
             }
             EntryType::Link => {
-                let target = within(&link()?)?;
+                let target = within(link()?)?;
                 let Some(target_name) = target.file_name() else {
                     return Err(ImageError::Invalid("a layer's link leads to the root".into()));
                 };
                 let target_parent = self.parent(&target)?;
-                if is_dir(&target_parent, target_name) {
+                if is(&target_parent, target_name, SFlag::S_IFDIR) {
                     return Err(ImageError::Invalid("a layer links to a folder".into()));
                 }
                 remove(parent, name)?;
@@ -176,7 +225,7 @@ impl Layer {
                 remove(parent, name)?;
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
                 let mut file = File::from(open(parent, Path::new(name), flags)?);
-                io::copy(entry, &mut file)?;
+                io::copy(content, &mut file)?;
             }
         }
         Ok(true)
@@ -192,6 +241,7 @@ impl Layer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (grandparent, name) = (self.parent(parent)?, parent.file_name().unwrap_or_default());
                 mkdirat(&grandparent, name, Mode::from_bits_truncate(0o755))?;
+                self.implied.borrow_mut().insert(parent.to_owned());
                 open(&self.root, parent, OFlag::O_DIRECTORY | OFlag::O_RDONLY)
             }
             opened => opened,
@@ -208,56 +258,51 @@ impl Layer {
         }
     }
 
-    fn dress_root(&self, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
-        let mode = Mode::from_bits_truncate(entry.header().mode()?);
-        fchmod(&self.root, mode)?;
-        let (user, group) = owner(entry)?;
-        Ok(fchownat(&self.root, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)?)
+    fn dress_root(&self, member: &Member) -> io::Result<()> {
+        let (user, group) = owner(member)?;
+        fchownat(&self.root, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)?;
+        Ok(fchmod(&self.root, Mode::from_bits_truncate(member.mode & 0o7777))?)
     }
 }
 
 /// Owner, extended attributes, mode and date, in the order in which none undoes another.
-fn dress(entry: &mut Entry<'_, impl Read>, parent: &OwnedFd, name: &OsStr, kind: EntryType) -> Result<(), ImageError> {
-    let (user, group) = owner(entry)?;
+fn dress(member: &Member, parent: &OwnedFd, name: &OsStr) -> Result<(), ImageError> {
+    let (user, group) = owner(member)?;
     fchownat(parent, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
-    if !kind.is_symlink() {
-        let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o7777);
+    if !member.kind.is_symlink() {
+        let mode = Mode::from_bits_truncate(member.mode & 0o7777);
         // The entry was made by this process in a folder that nobody else reaches: it is no link.
         let flags = nix::sys::stat::FchmodatFlags::FollowSymlink;
         nix::sys::stat::fchmodat(parent, name, mode, flags).map_err(io::Error::from)?;
     }
-    let mut attributes = Vec::new();
-    if let Some(extensions) = entry.pax_extensions().map_err(broken)? {
-        for extension in extensions {
-            let extension = extension.map_err(broken)?;
-            let Some(attribute) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else {
-                continue;
-            };
+    if is_regular(member.kind) || member.kind.is_dir() {
+        for (attribute, value) in &member.attributes {
             // `trusted.overlay.…` would speak to overlayfs itself.
             if attribute.starts_with("user.") || attribute == "security.capability" {
-                attributes.push((attribute.to_owned(), extension.value_bytes().to_vec()));
+                set_xattr(parent, Some(name), attribute, value)?;
             }
         }
     }
-    if kind.is_file() || kind.is_dir() {
-        for (attribute, value) in attributes {
-            set_xattr(parent, Some(name), &attribute, &value)?;
-        }
-    }
-    let date = date_of(entry);
+    let date = date_of(member);
     utimensat(parent, name, &date, &date, UtimensatFlags::NoFollowSymlink).map_err(io::Error::from)?;
     Ok(())
 }
 
-fn owner(entry: &Entry<'_, impl Read>) -> io::Result<(Uid, Gid)> {
-    let number =
-        |id: u64| u32::try_from(id).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an impossible owner"));
-    Ok((Uid::from_raw(number(entry.header().uid()?)?), Gid::from_raw(number(entry.header().gid()?)?)))
+/// Everything that is nothing else is a file, as tar has it.
+fn is_regular(kind: EntryType) -> bool {
+    !(kind.is_dir() || kind.is_symlink() || kind.is_hard_link() || kind.is_fifo())
 }
 
-fn date_of(entry: &Entry<'_, impl Read>) -> TimeSpec {
-    let seconds = entry.header().mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0);
-    TimeSpec::new(seconds, 0)
+fn owner(member: &Member) -> io::Result<(Uid, Gid)> {
+    // The last number means nobody to the kernel, and would leave the owner as it is.
+    let number = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+    let impossible = || io::Error::new(io::ErrorKind::InvalidData, "an impossible owner");
+    let (user, group) = number(member.uid).zip(number(member.gid)).ok_or_else(impossible)?;
+    Ok((Uid::from_raw(user), Gid::from_raw(group)))
+}
+
+fn date_of(member: &Member) -> TimeSpec {
+    TimeSpec::new(member.date.0, member.date.1)
 }
 
 /// Opens within `folder`: links are followed as if it were the root, and never out of it.
@@ -268,9 +313,23 @@ fn open(folder: &OwnedFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     Ok(openat2(folder, path, how)?)
 }
 
-fn is_dir(parent: &OwnedFd, name: &OsStr) -> bool {
+/// Hides what the layers below have under a name. What this layer itself has there stays: a whiteout is
+/// about lower layers only, wherever in the archive it stands.
+fn hide(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    if is(parent, name, SFlag::S_IFDIR) {
+        return set_xattr(parent, Some(name), OPAQUE_ATTRIBUTE, b"y");
+    }
+    match mknodat(parent, name, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)) {
+        // A file of this layer hides as well as a whiteout.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether something is there and of this kind; the only devices here are whiteouts.
+fn is(parent: &OwnedFd, name: &OsStr, kind: SFlag) -> bool {
     fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-        .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+        .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind)
 }
 
 /// Removes what an entry replaces.

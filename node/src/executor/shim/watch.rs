@@ -19,6 +19,8 @@ const READS_MAX: usize = 16;
 pub struct Watch<'a> {
     pub init: Pid,
     pub pidfd: &'a Pidfd,
+    /// What asks it to end.
+    pub stop_signal: i32,
     pub outputs: Outputs,
     pub visitors: &'a mut Visitors,
 }
@@ -74,10 +76,10 @@ impl Watch<'_> {
     /// Sends the stop signal; when to kill.
     fn stop(&self, grace_ms: u64) -> Instant {
         let now = Instant::now();
-        if drops_sigterm(self.init) {
+        if drops(self.init, self.stop_signal) {
             return now;
         }
-        let _ = self.pidfd.signal(libc::SIGTERM);
+        let _ = self.pidfd.signal(self.stop_signal);
         now.checked_add(Duration::from_millis(grace_ms)).unwrap_or(now)
     }
 
@@ -94,14 +96,14 @@ impl Watch<'_> {
     }
 }
 
-/// Whether the kernel would drop SIGTERM: it does so for the first process of a pid namespace that
+/// Whether the kernel would drop a signal: it does so for the first process of a pid namespace that
 /// has neither a handler for it nor blocks it. No grace is of any use to such a process.
-fn drops_sigterm(init: Pid) -> bool {
+fn drops(init: Pid, signal: i32) -> bool {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{init}/status")) else { return false };
     let holds = |name: &str| {
         let mask = status.lines().find_map(|line| line.strip_prefix(name));
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
-        mask & (1 << (libc::SIGTERM - 1)) != 0
+        mask & (1 << (signal - 1)) != 0
     };
     !holds("SigCgt:") && !holds("SigBlk:") && !holds("SigIgn:")
 }
