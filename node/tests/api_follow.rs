@@ -97,7 +97,13 @@ async fn what_cannot_start_or_fit_is_told() {
     let body = json!({"app": "job", "change": change(), "spec": service("broken", &[], "no", 1)});
     let (status, answer) = town.send("POST", "/v1/runs?follow=true", body.to_string()).await;
     assert_eq!((status, &answer["where"]), (422, &json!("spec.services.web.image")), "{answer}");
-    let image = Request::Image { name: "broken:latest".into(), digest: "sha256:00".into(), bytes: 1, present: true };
+    let image = Request::Image {
+        name: "broken:latest".into(),
+        digest: "sha256:00".into(),
+        bytes: 1,
+        present: true,
+        brought: true,
+    };
     peer.handle.request(image).await.unwrap();
     let lines = rest(town.lines_of("POST", "/v1/runs?follow=true", body.to_string()).await).await;
     let last = &lines.last().unwrap()["state"];

@@ -75,8 +75,9 @@ pub enum Request {
     Invite { invitation: InvitationId, secret_hash: [u8; 32], uses: u32, ttl_ms: u64 },
     /// A newcomer shows an invitation at `hello`.
     Admit { key: PeerId, cluster: ClusterId, invitation: InvitationId, secret_hash: [u8; 32] },
-    /// The machine has an image, or has it no more.
-    Image { name: String, digest: String, bytes: u64, present: bool },
+    /// The machine has an image, or has it no more. `brought`: a person brought it in just now, so that from now on its
+    /// name means this one; what a task needed and fetched changes no name's meaning.
+    Image { name: String, digest: String, bytes: u64, present: bool, brought: bool },
     /// What this machine is: told at start, before anything else, and whenever it changes.
     Describe(Description),
     /// "I shall be back by then" (wall clock, ms), said on the way out; answered when it is durable

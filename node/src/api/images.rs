@@ -144,7 +144,7 @@ pub(super) fn check_new_name(name: &str) -> Result<(), Problem> {
 /// Tells the cluster of an image that is here now.
 pub(super) async fn told_of(api: &Api, image: Imported) -> Result<ImageRow, Problem> {
     let Imported { name, digest, bytes } = image;
-    let request = Request::Image { name: name.clone(), digest: digest.clone(), bytes, present: true };
+    let request = Request::Image { name: name.clone(), digest: digest.clone(), bytes, present: true, brought: true };
     api.handle.request(request).await?;
     Ok(ImageRow { name, digest, bytes, machines: vec![api.machine.clone()] })
 }

@@ -220,7 +220,9 @@ async fn ask(api: &Api, peer: PeerId, addresses: Vec<String>, method: Method, pa
 async fn given(api: &Api, given: Given) -> Result<FreedRow, Problem> {
     let mut images = Vec::with_capacity(given.images.len());
     for (name, digest) in given.images {
-        api.handle.request(Request::Image { name: name.clone(), digest, bytes: 0, present: false }).await?;
+        api.handle
+            .request(Request::Image { name: name.clone(), digest, bytes: 0, present: false, brought: false })
+            .await?;
         images.push(name);
     }
     Ok(FreedRow { machine: api.machine.clone(), images, bytes: given.bytes, error: None })

@@ -248,11 +248,11 @@ pub async fn announce(images: Images, machine: String, handle: Handle) {
         for ImageInfo { name, digest, bytes } in &here {
             if !told.contains(&(name.clone(), digest.clone())) {
                 let (name, digest) = (name.clone(), digest.clone());
-                requests.push(Request::Image { name, digest, bytes: *bytes, present: true });
+                requests.push(Request::Image { name, digest, bytes: *bytes, present: true, brought: false });
             }
         }
         for (name, digest) in told.into_iter().filter(|(name, _)| here.iter().all(|image| image.name != *name)) {
-            requests.push(Request::Image { name, digest, bytes: 0, present: false });
+            requests.push(Request::Image { name, digest, bytes: 0, present: false, brought: false });
         }
         for request in requests {
             if handle.request(request).await.is_err() {

@@ -98,8 +98,9 @@ impl Brain {
             Request::Admit { key, cluster, invitation, secret_hash } => {
                 self.admit(id, key, cluster, invitation, secret_hash)
             }
-            Request::Image { name, digest, bytes, present } => {
-                let value = present.then(|| encode(&Image { digest, bytes, at: self.now.wall }));
+            Request::Image { name, digest, bytes, present, brought } => {
+                let at = if brought { self.now.wall } else { self.readings.brought(&name, &digest) };
+                let value = present.then(|| encode(&Image { digest, bytes, at }));
                 self.read_own(Kind::IMAGE, &name, value.as_deref());
                 self.write(Kind::IMAGE, &name, value, Urgency::Now);
                 self.reply_when_durable(id, Reply::Done);

@@ -49,7 +49,7 @@ pub struct Departure {
 pub struct Image {
     pub digest: String,
     pub bytes: u64,
-    /// Wall clock of the import, ms: of two images of one name the later is meant.
+    /// Wall clock when a person brought it in, ms: of two images of one name the later is meant. 0: nobody knows.
     #[serde(default)]
     pub at: u64,
 }
@@ -228,7 +228,13 @@ impl Readings {
         self.used.get(machine).unwrap_or(&NOTHING)
     }
 
-    /// The image that a name means: the one that was imported last.
+    /// When this image was brought in under this name, by whatever is known of it.
+    pub fn brought(&self, name: &str, digest: &str) -> u64 {
+        let held = self.images.get(name).into_iter().flat_map(BTreeMap::values);
+        held.filter(|image| image.digest == digest).map(|image| image.at).max().unwrap_or(0)
+    }
+
+    /// The image that a name means: the one that was brought in last.
     pub fn image(&self, image: &str) -> Option<&Image> {
         self.images.get(self.image_name(image)?)?.values().max_by_key(|held| (held.at, &held.digest))
     }

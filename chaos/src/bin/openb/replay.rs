@@ -60,7 +60,7 @@ impl Outcome {
 
 /// News that is on its way to the ledger.
 enum News {
-    Claim(PeerId, Claim),
+    Claim(PeerId, Box<Claim>),
     Waits(Box<(AppId, Stewardship)>),
 }
 
@@ -233,7 +233,7 @@ impl<'a> Replay<'a> {
         self.account.take(self.hosts, self.places[&peer], &claim.need, &task.need)?;
         bidder.accept(&award(auction, bid), vec![(claim.clone(), spec(&claim))]);
         self.outcome.gpu_milli_allocated += task.gpu_milli;
-        self.news.push_back(News::Claim(peer, claim));
+        self.news.push_back(News::Claim(peer, Box::new(claim)));
         self.behind += 1;
         Ok(())
     }
@@ -243,7 +243,7 @@ impl<'a> Replay<'a> {
         match self.news.pop_front() {
             Some(News::Claim(peer, claim)) => {
                 self.behind -= 1;
-                self.view.claim(self.now_ms, peer, claim.id, Some(Arc::new(claim)));
+                self.view.claim(self.now_ms, peer, claim.id, Some(Arc::from(claim)));
             }
             Some(News::Waits(news)) => self.view.stewardship(PeerId([0; 32]), news.0, news.1),
             None => self.behind = 0,
