@@ -1,6 +1,7 @@
 //! Which peer is asked.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use rialto_client::{Client, Endpoint};
@@ -28,7 +29,7 @@ pub fn client(door: &Door) -> Result<Client, Failure> {
     } else if let Some(socket) = set("RIALTO_SOCKET") {
         vec![Endpoint::Socket(socket.into())]
     } else {
-        local(set("XDG_RUNTIME_DIR").map(PathBuf::from))
+        local(set("XDG_RUNTIME_DIR"), set("XDG_DATA_HOME"), set("HOME"))
     };
     Ok(Client::new(endpoints, token))
 }
@@ -42,9 +43,12 @@ fn named(api: &str) -> Result<Vec<Endpoint>, Failure> {
     }
 }
 
-/// A person's own peer comes before the machine's; root has but the machine's.
-fn local(runtime: Option<PathBuf>) -> Vec<Endpoint> {
-    let own = runtime.filter(|folder| folder.is_absolute()).map(|folder| folder.join("rialto/rialto.sock"));
+/// A person's own peer comes before the machine's; root has but the machine's. Where there is no runtime folder a
+/// peer's socket lies in its data folder.
+fn local(runtime: Option<OsString>, data: Option<OsString>, home: Option<OsString>) -> Vec<Endpoint> {
+    let home = home.map(|home| PathBuf::from(home).join(".local/share"));
+    let folder = runtime.or(data).map(PathBuf::from).or(home).filter(|folder| folder.is_absolute());
+    let own = folder.map(|folder| folder.join("rialto/rialto.sock"));
     let own = own.filter(|_| !nix::unistd::geteuid().is_root());
     own.into_iter().chain([ROOT_SOCKET.into()]).map(Endpoint::Socket).collect()
 }

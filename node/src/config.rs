@@ -140,7 +140,7 @@ impl Layer {
             name,
             listen: self.listen.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), LISTEN_PORT)),
             advertise: self.advertise,
-            join: self.join.filter(|token| !token.is_empty()),
+            join: self.join,
             api: self.api.and_then(|api| api.0),
             socket: absolute(socket),
             dns: self.dns.map_or(Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DNS_PORT)), |dns| dns.0),

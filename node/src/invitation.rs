@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub const PREFIX: &str = "rialto1.";
 /// The most characters of a token.
 pub const TOKEN_CHARS_MAX: usize = 4096;
+/// Bytes of the checksum at a token's end.
+const CHECKSUM_BYTES: usize = 4;
 /// The most addresses in one.
 pub const ADDRESSES_MAX: usize = 16;
 
@@ -66,10 +68,20 @@ pub enum TokenError {
     Addresses(usize),
 }
 
+/// What a slip of the hand is found by: tokens are copied by people.
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut first = [0; CHECKSUM_BYTES];
+    first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_BYTES]);
+    first
+}
+
 impl Invitation {
     /// The token.
     pub fn encode(&self) -> String {
-        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(wire::encode(self)))
+        let mut bytes = wire::encode(self);
+        let check = checksum(&bytes);
+        bytes.extend(check);
+        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 
     /// Reads a token; space around it is passed over.
@@ -90,7 +102,11 @@ impl Invitation {
             return Err(TokenError::Character(stray));
         }
         let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| TokenError::Damaged)?;
-        let invitation: Invitation = wire::decode(&bytes).map_err(|_| TokenError::Damaged)?;
+        let (bytes, check) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(TokenError::Damaged)?;
+        if *check != checksum(bytes) {
+            return Err(TokenError::Damaged);
+        }
+        let invitation: Invitation = wire::decode(bytes).map_err(|_| TokenError::Damaged)?;
         if !(1..=ADDRESSES_MAX).contains(&invitation.addresses.len()) {
             return Err(TokenError::Addresses(invitation.addresses.len()));
         }
@@ -166,11 +182,15 @@ mod tests {
         }
 
         #[test]
-        fn no_flipped_byte_makes_it_panic(at in 0usize..400, with: u8) {
-            let mut bytes = wire::encode(&invitation());
+        fn every_flipped_byte_is_found(at in 0usize..400, with: u8, more in prop::collection::vec(any::<u8>(), 0..4)) {
+            let token = invitation().encode();
+            let mut bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX).unwrap()).unwrap();
             let at = at % bytes.len();
+            prop_assume!(bytes[at] != with || !more.is_empty());
             bytes[at] = with;
-            let _ = Invitation::parse(&format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)));
+            bytes.extend(more);
+            let damaged = Invitation::parse(&format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)));
+            prop_assert_eq!(damaged, Err(TokenError::Damaged));
         }
     }
 }

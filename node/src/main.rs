@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use rialto_node::config::{Config, ConfigError, Surroundings};
+use rialto_node::invitation::Invitation;
 use rialto_node::peer::folder::{self, Folder, FolderError};
 use rialto_node::{executor, machine, peer, signals};
 use tracing_subscriber::EnvFilter;
@@ -41,6 +42,10 @@ fn main() -> ExitCode {
             return USAGE.into();
         }
     };
+    if let Some(Err(error)) = config.join.as_deref().map(Invitation::parse) {
+        eprintln!("rialtod: --join: {error}");
+        return USAGE.into();
+    }
     let filter = EnvFilter::try_from_env("RIALTO_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     log.with_ansi(std::io::stderr().is_terminal()).init();

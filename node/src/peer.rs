@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Forward, Here};
 use crate::config::Config;
 use crate::driver::counters::Counters;
-use crate::driver::ports::{Ports, Tasks};
+use crate::driver::ports::Ports;
 use crate::driver::{self, Ended};
 use crate::events::EventLog;
 use crate::executor::images::Fetch;
@@ -131,7 +131,6 @@ struct Peer {
     folder: Folder,
     handle: Handle,
     mesh: Mesh,
-    tasks: Arc<dyn Tasks>,
     /// Ends the doors.
     closing: CancellationToken,
     /// Open doors.
@@ -162,7 +161,7 @@ impl Peer {
             sign: Arc::new(move |bytes| identity.sign(bytes)),
             verify: Box::new(verify),
             network: Box::new(Net::new(mesh.clone())),
-            tasks: tasks.clone(),
+            tasks,
             events: events.clone(),
             counters: counters.clone(),
         };
@@ -202,7 +201,7 @@ impl Peer {
         let present = move || images.as_ref().map(names).unwrap_or_default();
         tokio::spawn(watch::measure(describe, present, count, handle.clone(), happenings));
 
-        let peer = Self { me, config, folder, handle, mesh, tasks, closing, serving, stop, ended };
+        let peer = Self { me, config, folder, handle, mesh, closing, serving, stop, ended };
         peer.greet(&belonging).await;
         Ok(peer)
     }
@@ -227,7 +226,7 @@ impl Peer {
         if self.config.stop_tasks || stop == Stop::WithTasks {
             tracing::info!("going down, and ending the tasks of this machine");
             tokio::select! {
-                () = goodbye::end_tasks(self.me, &self.folder, &self.handle, &*self.tasks) => {}
+                () = goodbye::end_tasks(self.me, &self.folder, &self.handle) => {}
                 _ = signals.next() => tracing::warn!("a second signal: tasks that have not ended are left to their shims"),
             }
         } else {

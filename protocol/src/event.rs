@@ -71,6 +71,8 @@ pub enum Request {
     Depart { peer: PeerId, force: bool },
     /// This machine takes no more work and hands over what it has; or takes work again.
     Drain { on: bool },
+    /// Ends every task of this machine.
+    EndTasks,
     /// Makes an invitation; `secret` was made by the driver.
     Invite { invitation: InvitationId, secret_hash: [u8; 32], uses: u32, ttl_ms: u64 },
     /// A newcomer shows an invitation at `hello`.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::{App, ImageRow, MachineRow, PortRow, Status, TaskRow};
 use crate::brain::{Brain, NAMESPACE};
 use crate::event::Now;
-use crate::ids::{AppId, ClaimId, PeerId};
+use crate::ids::{AppId, ChangeId, ClaimId, PeerId};
 use crate::ledger::Document;
 use crate::ledger::readings::ClaimEntry;
 use crate::membership::{Held, State};
@@ -433,6 +433,11 @@ impl View<'_> {
             steward: self.brain.steward_of(app).map(|peer| self.brain.machine_name(&peer)),
             conflicts: document.conflicts.clone(),
         }
+    }
+
+    /// Whether the living app of this name has this change already.
+    pub fn has_change(&self, app: &str, change: &ChangeId) -> bool {
+        self.brain.app_named(app).is_some_and(|app| self.brain.is_made(app, change))
     }
 
     /// The manifest that an image's name means now.

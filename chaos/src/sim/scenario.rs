@@ -86,8 +86,9 @@ pub enum ScenarioError {
     Unreadable(String, toml::de::Error),
 }
 
-const SCENARIOS: [(&str, &str); 7] = [
+const SCENARIOS: [(&str, &str); 8] = [
     ("calm", include_str!("../../scenarios/calm.toml")),
+    ("goodbye", include_str!("../../scenarios/goodbye.toml")),
     ("last-words", include_str!("../../scenarios/last-words.toml")),
     ("rack", include_str!("../../scenarios/rack.toml")),
     ("rolling-restart", include_str!("../../scenarios/rolling-restart.toml")),

@@ -168,6 +168,13 @@ impl Following<'_> {
             }
             return verdict(&row, self.stopping);
         }
+        if let Some(why) = self.stopping {
+            // Nothing more comes of it: it was stopped before it began, or the peer that told of it is gone.
+            if let Some(stop) = stop {
+                drop(stop.await);
+            }
+            return why.exit();
+        }
         tokio::select! {
             row = self.rejoin() => {
                 let row = row?;

@@ -172,10 +172,15 @@ impl Chosen {
         let first = !std::mem::replace(&mut self.begun, true);
         let mut settled = BTreeSet::new();
         let mut fresh: Vec<(ClaimAt, Option<usize>)> = Vec::new();
+        let counts = |row: &TaskRow| row.started_at.is_some() && row.state != "superseded";
+        let others: BTreeSet<&str> =
+            seen.claims.iter().filter(|claim| counts(&claim.row)).map(|claim| claim.row.task.as_str()).collect();
         for claim in seen.claims.iter().filter(|claim| self.target.means(&claim.row)) {
             let (ended, begun) = (has_ended(&claim.row), claim.row.started_at.is_some());
-            // A claim that ended without having begun never printed anything.
-            if ended && !begun || !self.seen.insert(claim.claim) {
+            // A claim that ended without having begun never printed anything; a copy that gave way says nothing of the
+            // task that another does not.
+            let gave_way = claim.row.state == "superseded" && others.contains(claim.row.task.as_str());
+            if ended && (!begun || gave_way) || !self.seen.insert(claim.claim) {
                 continue;
             }
             let newest = !begun || settled.insert(&claim.row.task);
@@ -244,6 +249,13 @@ mod tests {
         now.insert(0, claim(5, 5, "running", true));
         assert_eq!(numbers(&mut chosen, &now), [(5, None)]);
         assert_eq!(numbers(&mut chosen, &now), []);
+    }
+
+    #[test]
+    fn a_copy_that_gave_way_is_not_read_beside_the_one_that_counts() {
+        let claims = [claim(2, 2, "superseded", true), claim(1, 1, "exited", true)];
+        assert_eq!(numbers(&mut Chosen::new(Target::of("shop"), None), &claims), [(1, None)]);
+        assert_eq!(numbers(&mut Chosen::new(Target::of("shop"), None), &claims[..1]), [(2, None)]);
     }
 
     #[test]

@@ -40,8 +40,12 @@ pub async fn run(
     }
     // Watched from before the deploy: what is left of an earlier app of that name is then known for what it is.
     let watching = api.watches.watch(&app).await.ok_or_else(Problem::going_down)?;
-    if watching.seen.app.as_ref().is_some_and(|there| !is_the_same(&there.spec, &spec)) {
-        return Err(Problem::new(ErrorCode::Conflict, format!("there is an app {app} already")).at("app"));
+    let named = app.clone();
+    let sent_before = api.handle.read(move |brain, now| brain.view(now).has_change(&named, &change));
+    let sent_before = sent_before.await.ok_or_else(Problem::going_down)?;
+    if watching.seen.app.is_some() && !sent_before {
+        let problem = Problem::new(ErrorCode::Conflict, format!("there is an app {app} already")).at("app");
+        return Err(problem.hint(format!("take another name, or `rialto rm {app}` first")));
     }
     check_placeable(&api, &spec).await?;
     let request = Request::Deploy { change, author: identity.name(), app: app.clone(), spec };
@@ -58,15 +62,6 @@ pub async fn run(
     // The follower may have ended with its peer; then its last line says so.
     let _ = deployed.send(());
     Ok(stream_of(body))
-}
-
-/// Whether an app is this very run, sent again: what the peer added to it does not count.
-fn is_the_same(there: &AppSpec, spec: &AppSpec) -> bool {
-    let mut there = there.clone();
-    for (name, service) in there.services.iter_mut() {
-        service.image_digest = spec.services.get(name).and_then(|asked| asked.image_digest.clone());
-    }
-    there == *spec
 }
 
 /// Refuses what could never run on the machines that are known.

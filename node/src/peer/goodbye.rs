@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rialto_protocol::event::Request;
-use rialto_protocol::ids::{ClaimId, PeerId};
+use rialto_protocol::ids::PeerId;
 use rialto_protocol::view::{TaskFilter, View};
 use tokio::time::timeout;
 
 use super::folder::Folder;
 use crate::driver::clock;
-use crate::driver::ports::Tasks;
 use crate::handle::Handle;
 
 /// How long an announced restart may take.
@@ -32,12 +31,12 @@ pub async fn announce_restart(handle: &Handle) {
 
 /// Ends all tasks of this machine, each with its grace, and takes no new ones meanwhile. The claims
 /// say how they ended before this returns, so that others replace them at once.
-pub async fn end_tasks(me: PeerId, folder: &Folder, handle: &Handle, tasks: &dyn Tasks) {
+pub async fn end_tasks(me: PeerId, folder: &Folder, handle: &Handle) {
     let was_draining = handle.read(move |brain, now| is_draining(brain.view(now), &me)).await.unwrap_or(true);
     if !was_draining && std::fs::write(folder.file(DRAIN_FILE), "").is_ok() {
         let _ = timeout(GOODBYE_MAX, handle.request(Request::Drain { on: true })).await;
     }
-    let mut told = BTreeSet::new();
+    let _ = timeout(GOODBYE_MAX, handle.request(Request::EndTasks)).await;
     let mut patience = KILL_MAX;
     let started = tokio::time::Instant::now();
     let mut changes = handle.changes();
@@ -49,12 +48,8 @@ pub async fn end_tasks(me: PeerId, folder: &Folder, handle: &Handle, tasks: &dyn
             let _ = timeout(GOODBYE_MAX, handle.request(Request::Drain { on: true })).await;
             return;
         }
-        for (claim, grace_ms) in live {
-            if told.insert(claim) {
-                tasks.stop(claim, grace_ms);
-                patience = patience.max(Duration::from_millis(grace_ms) + KILL_MAX);
-            }
-        }
+        let longest = live.into_iter().max().unwrap_or_default();
+        patience = patience.max(Duration::from_millis(longest) + KILL_MAX);
         match timeout(patience.saturating_sub(started.elapsed()), changes.changed()).await {
             Ok(Ok(())) => (),
             Ok(Err(_)) => return,
@@ -78,8 +73,8 @@ fn is_draining(view: View<'_>, me: &PeerId) -> bool {
     view.machine(&me.hex()).is_some_and(|(_, row)| row.state == "draining")
 }
 
-/// The claims of this machine whose containers may live, each with its service's grace.
-fn live_tasks(view: View<'_>, me: &PeerId) -> Vec<(ClaimId, u64)> {
+/// Of each claim of this machine whose container may live its service's grace, ms.
+fn live_tasks(view: View<'_>, me: &PeerId) -> Vec<u64> {
     let apps: BTreeSet<String> = view.tasks(&TaskFilter::default()).into_iter().map(|row| row.app).collect();
     let mut live = Vec::new();
     for app in apps {
@@ -88,7 +83,7 @@ fn live_tasks(view: View<'_>, me: &PeerId) -> Vec<(ClaimId, u64)> {
         for claim in view.claims(&app) {
             if claim.owner == *me && may_live.contains(&claim.row.state.as_str()) {
                 let grace_ms = spec.services.get(&claim.row.service).map_or(10_000, |service| service.grace_ms());
-                live.push((claim.claim, grace_ms));
+                live.push(grace_ms);
             }
         }
     }

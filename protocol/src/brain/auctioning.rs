@@ -46,7 +46,8 @@ impl Brain {
         for peer in self.members.live() {
             let Some(machine) = self.readings.machines.get(&peer) else { continue };
             let runs = !matches!(machine.executor, Executor::None(_)) && !machine.draining;
-            if !runs || self.members.state(&peer) != State::Alive {
+            let away = machine.restarting_until.is_some();
+            if !runs || away || self.members.state(&peer) != State::Alive {
                 continue;
             }
             if let Some(constraint) = constraint::unmet(&service.constraints, &machine.name, &machine.labels) {

@@ -335,8 +335,17 @@ impl Brain {
     pub(super) fn stop_everything(&mut self) {
         self.machine.no_executor = Some("this machine has left the cluster".into());
         self.settle_closed(false);
+        self.end_all(StopReason::Unwanted);
+    }
+
+    /// The machine hands over what it has, now.
+    pub(super) fn end_tasks(&mut self) {
+        self.end_all(StopReason::Draining);
+    }
+
+    fn end_all(&mut self, why: StopReason) {
         let all: Vec<ClaimId> = self.bidder.claims.keys().copied().collect();
-        all.into_iter().for_each(|claim| self.stop_asked(claim, StopReason::Unwanted));
+        all.into_iter().for_each(|claim| self.stop_asked(claim, why));
     }
 
     /// Takes back the claims of the last life: the account is right before the first bid.

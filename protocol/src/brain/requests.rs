@@ -92,6 +92,11 @@ impl Brain {
             }
             Request::Depart { peer, force } => self.depart(id, peer, force),
             Request::Drain { on } => self.drain(id, on),
+            Request::EndTasks => {
+                self.end_tasks();
+                self.reply_when_durable(id, Reply::Done);
+                Ok(())
+            }
             Request::Invite { invitation, secret_hash, uses, ttl_ms } => {
                 self.invite(id, invitation, secret_hash, uses, ttl_ms)
             }
@@ -136,7 +141,7 @@ impl Brain {
     }
 
     /// Whether a change of this id was made here or came from elsewhere.
-    fn is_made(&self, app: &AppId, change: &ChangeId) -> bool {
+    pub(crate) fn is_made(&self, app: &AppId, change: &ChangeId) -> bool {
         let id = change.hex();
         self.readings.changes.get(app).is_some_and(|changes| changes.iter().any(|(_, key)| *key.id == *id))
     }
@@ -295,7 +300,8 @@ impl Brain {
 
     /// Two peers to hold copies: linked ones before others, at random.
     fn copy_holders(&mut self) -> Vec<PeerId> {
-        let alive = |peer: &PeerId| *peer != self.me && self.members.state(peer) == State::Alive;
+        let away = |peer: &PeerId| self.readings.machines.get(peer).is_some_and(|m| m.restarting_until.is_some());
+        let alive = |peer: &PeerId| *peer != self.me && self.members.state(peer) == State::Alive && !away(peer);
         let mut peers: Vec<PeerId> = self.spread.links().iter().copied().filter(alive).collect();
         if peers.len() < COPIES {
             peers = self.members.live().filter(|peer| alive(peer)).collect();

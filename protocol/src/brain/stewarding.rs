@@ -190,7 +190,8 @@ impl Brain {
         let mut all = Vec::new();
         for peer in self.members.live() {
             let Some(machine) = self.readings.machines.get(&peer) else { continue };
-            if machine.draining {
+            // Who has said goodbye answers nothing until it is back.
+            if machine.draining || machine.restarting_until.is_some() {
                 continue;
             }
             // By the machine's own clock, for ours may show anything: two peers have to agree on this.
