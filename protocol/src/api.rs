@@ -24,10 +24,10 @@ pub struct ErrorBody {
     pub code: ErrorCode,
     pub message: String,
     /// A way out, where one is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub hint: Option<String>,
     /// `file:line:column`, a field, or a machine.
-    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "where")]
     pub place: Option<String>,
 }
 

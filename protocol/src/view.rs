@@ -358,10 +358,10 @@ impl View<'_> {
     }
 
     /// A machine by name, by identity, or by a unique beginning of the identity. Of several of one
-    /// name the one that lives is meant.
+    /// name one that lives is meant, and this one before others.
     pub fn machine(&self, name: &str) -> Option<(PeerId, MachineRow)> {
         let machines = &self.brain.readings.machines;
-        let rank = |peer: &PeerId| (self.brain.members.state(peer), *peer);
+        let rank = |peer: &PeerId| (self.brain.members.state(peer), *peer != self.brain.me, *peer);
         let named = machines.iter().filter(|(_, machine)| machine.name == name).map(|(peer, _)| *peer);
         let peer = named.min_by_key(rank).or_else(|| {
             let mut by_id = machines.keys().filter(|peer| name.len() >= 6 && peer.hex().starts_with(name));
@@ -386,9 +386,20 @@ impl View<'_> {
             tasks_pending: self.pending(),
             holding_back: self.held_back(),
             holding_back_ms: until,
-            warnings: self.remarks(),
+            warnings: self.remarks().into_iter().chain(self.namesakes()).collect(),
             refused: BTreeMap::new(),
         }
+    }
+
+    /// Sentences about machines that nobody can tell apart by name.
+    fn namesakes(&self) -> Vec<String> {
+        let mut names: BTreeMap<&str, u32> = BTreeMap::new();
+        let members = self.brain.readings.machines.iter();
+        for (_, machine) in members.filter(|(peer, _)| self.brain.members.state(peer) <= State::Suspect) {
+            *names.entry(&machine.name).or_default() += 1;
+        }
+        let shared = names.into_iter().filter(|(_, count)| *count > 1);
+        shared.map(|(name, count)| format!("{count} machines are called {name}: give each its own --name")).collect()
     }
 
     /// Slots that are wanted, not finished, and that no live claim holds.

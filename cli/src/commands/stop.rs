@@ -34,9 +34,12 @@ async fn whole_service(client: &Client, name: &str) -> Result<(String, Option<St
     if app.is_empty() || service.as_ref().is_some_and(String::is_empty) {
         return Err(Failure::usage(format!("'{name}' names neither an app nor a service")));
     }
-    if parts.next().is_some() {
+    if let Some(slot) = parts.next() {
         let spec = client.app(&app).await?.data.spec;
         let replicas = service.as_ref().and_then(|service| spec.services.get(service)).map_or(0, |s| s.replicas);
+        if !slot.parse().is_ok_and(|slot: u32| (1..=replicas).contains(&slot)) {
+            return Err(Failure::new(Exit::NotFound, format!("there is no task {name}")));
+        }
         if replicas > 1 {
             let of = service.as_deref().unwrap_or_default();
             let failure =

@@ -20,6 +20,7 @@ use super::extract::{Options, Segment};
 use super::forward::{Blob, Streamed};
 use super::identity::{Identity, Verb};
 use super::problem::Problem;
+use super::upload::Upload;
 use super::{Api, Shared};
 
 /// The machine's own image store, as the API needs it.
@@ -122,11 +123,11 @@ pub async fn import(
     Options(ImportOptions { name, fallback }): Options<ImportOptions>,
     body: Body,
 ) -> Result<Json<Answer<ImageRow>>, Problem> {
+    let archive = Upload::new(body);
     identity.may(Verb::ImportImage)?;
     for name in [&name, &fallback].into_iter().flatten() {
         check_new_name(name)?;
     }
-    let archive = body.into_data_stream().map(|chunk| chunk.map_err(io::Error::other));
     let imported = api.images.import(name, fallback, archive.boxed()).await?;
     let row = told_of(&api, imported).await?;
     api.answer_with(row).await

@@ -36,8 +36,10 @@ mod progress;
 mod pulls;
 mod runs;
 mod serve;
+mod stamp;
 mod tasks;
 mod token;
+mod upload;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -198,6 +200,7 @@ pub fn router(state: State) -> Router {
         .route("/v1/doctor", get(doctor::examine))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)
+        .layer(axum::middleware::from_fn_with_state(api.clone(), stamp::stamp))
         .with_state(api)
         .layer(axum::middleware::from_fn_with_state(guard, guard::pass))
 }

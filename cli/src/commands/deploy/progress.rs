@@ -63,7 +63,9 @@ impl Progress {
             format!("{name} {count}/{wanted}")
         });
         let summary = counts.collect::<Vec<_>>().join(", ");
-        let of_rows = rows.iter().filter(|row| row.state != "running").filter_map(|row| {
+        // What was stopped or gave way was meant to.
+        let is_news = |row: &&TaskRow| !["running", "stopped", "superseded"].contains(&row.state.as_str());
+        let of_rows = rows.iter().filter(is_news).filter_map(|row| {
             let reason = row.reason.as_ref()?;
             Some(format!("{} is {}: {}", row.task, row.state, one_line(reason)))
         });
