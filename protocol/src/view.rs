@@ -297,8 +297,13 @@ impl View<'_> {
                 && slot.is_none_or(|slot| task.slot == slot)
         };
         let mut found: Vec<&ClaimEntry> = self.claims_of(Some(app)).filter(by_name).collect();
-        if found.is_empty() && name.len() >= 8 {
-            found = self.brain.readings.all_claims().filter(|entry| entry.claim.id.hex().starts_with(name)).collect();
+        if found.is_empty() && name.len() >= 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let readings = &self.brain.readings;
+            found = match ClaimId::from_hex(name) {
+                // Peers name claims whole, and often.
+                Some(id) => readings.machines.keys().filter_map(|owner| readings.find(owner, &id)).collect(),
+                None => readings.all_claims().filter(|entry| entry.claim.id.hex().starts_with(name)).collect(),
+            };
             if found.len() > 1 {
                 found.clear();
             }
