@@ -28,6 +28,7 @@ lab: setup
 
 bench: build
 	$(TARGET)/bench $(BENCH)
+	cargo test --release --workspace --test executor_speed --test images_speed --test mesh -- --ignored --nocapture
 
 openb: build
 	for list in default multigpu50; do \

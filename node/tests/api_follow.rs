@@ -116,6 +116,21 @@ async fn what_cannot_start_or_fit_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_image_is_asked_of_whoever_has_its_name() {
+    let peer = Peer::found(&Roads::default(), 4).await;
+    let town = Town::of_peer(&peer);
+    for digest in ["sha256:01", "sha256:02"] {
+        let (name, digest) = ("web:latest".into(), digest.into());
+        peer.handle.request(Request::Image { name, digest, bytes: 1, present: true, brought: true }).await.unwrap();
+    }
+    let mut body: Value = serde_json::from_str(&run_body("job", &["holders"])).unwrap();
+    body["spec"]["services"]["web"]["image"] = "web".into();
+    body["spec"]["services"]["web"]["image_digest"] = "sha256:01".into();
+    let lines = rest(town.lines_of("POST", "/v1/runs?follow=true", body.to_string()).await).await;
+    assert_eq!(lines.iter().filter_map(text_of).collect::<Vec<_>>(), ["stdout:1"], "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_on_another_machine_is_followed_all_the_same() {
     let (town, _there, _first, second) = two(0).await;
     let lines =

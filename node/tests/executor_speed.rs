@@ -1,5 +1,5 @@
 //! How long a container takes, side by side with crun on the same root, limits and seccomp
-//! profile. Not a test: `cargo test --release -p rialto-node --test executor_speed -- --ignored --nocapture`.
+//! profile. Not a test: `cargo test --release --workspace --test executor_speed -- --ignored --nocapture`.
 
 mod executor_support;
 

@@ -1,8 +1,8 @@
 //! Watching apps: one look at the brain per change, however many watch.
 //!
 //! One task waits for the brain to change and then looks at those watched apps that may show something else, in a
-//! single read, so that a thousand waiting runs cost the brain one visit and not a thousand. Looks are numbered on the brain's thread: who
-//! begins to watch looks once by itself, and is never shown anything older than that.
+//! single read, so that a thousand waiting runs cost the brain one visit and not a thousand. Looks are numbered on the
+//! brain's thread: who begins to watch looks once by itself, and is never shown anything older than that.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -237,7 +237,8 @@ impl Body {
     }
 }
 
-/// Runs tasks whose command's words are `out:TEXT`, `err:TEXT`, `wait` and `exit:CODE`.
+/// Runs tasks whose command's words are `out:TEXT`, `err:TEXT`, `wait`, `exit:CODE`, and `holders`: how many machines it
+/// is told to ask for its image.
 struct Tasks {
     memory: Arc<Memory>,
     events: mpsc::UnboundedSender<Event>,
@@ -262,6 +263,10 @@ impl Tasks {
             tell(TaskReport::Running { image_digest: None, started_at: now().wall });
             let mut exit_code = 0;
             for word in &spec.command {
+                if word == "holders" {
+                    memory.write(claim, "stdout", &spec.image_at.len().to_string());
+                    continue;
+                }
                 match word.split_once(':') {
                     Some(("out", text)) => memory.write(claim, "stdout", text),
                     Some(("err", text)) => memory.write(claim, "stderr", text),

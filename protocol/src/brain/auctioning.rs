@@ -228,8 +228,10 @@ impl Brain {
     ) -> Award {
         let at = self.readings.image_name(&spec.image).and_then(|name| self.readings.images.get(name));
         let is_it = |digest: &String| spec.image_digest.as_ref().is_none_or(|wanted| wanted == digest);
-        let holders = at.into_iter().flatten().filter(|(_, image)| is_it(&image.digest)).map(|(peer, _)| peer);
-        let image_at = holders.filter(|peer| self.members.state(peer) == State::Alive).copied().take(16).collect();
+        let alive = at.into_iter().flatten().filter(|(peer, _)| self.members.state(peer) == State::Alive);
+        // A machine at which the name means something newer by now may well have kept what it meant before.
+        let (sure, perhaps): (Vec<_>, Vec<_>) = alive.partition(|(_, image)| is_it(&image.digest));
+        let image_at = sure.into_iter().chain(perhaps).map(|(peer, _)| *peer).take(16).collect();
         Award {
             auction,
             bid,
