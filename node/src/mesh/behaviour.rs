@@ -57,7 +57,6 @@ pub(super) struct Arrival {
 /// All connections to one peer.
 struct Connections {
     peer: PeerId,
-    standing: Arc<Standing>,
     /// The newest last.
     all: Vec<(ConnectionId, Instant)>,
 }
@@ -117,12 +116,12 @@ impl NetworkBehaviour for Streams {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let handler = self.handler(&peer)?;
-        let strangers = || self.connections.values().filter(|known| !known.standing.is_member()).count();
-        if !handler.standing.is_member() && strangers() >= STRANGERS_MAX {
+        let is_stranger = |peer: &PeerId| !self.doors.is_member(peer);
+        let strangers = || self.connections.values().filter(|known| is_stranger(&known.peer)).count();
+        if peer_of(&peer).is_none_or(|peer| is_stranger(&peer)) && strangers() >= STRANGERS_MAX {
             return Err(ConnectionDenied::new("too many strangers are connected"));
         }
-        Ok(handler)
+        self.handler(&peer)
     }
 
     fn handle_established_outbound_connection(
@@ -141,8 +140,7 @@ impl NetworkBehaviour for Streams {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
                 let Some(peer) = peer_of(&peer_id) else { return };
                 self.doors.connected(&peer);
-                let standing = self.doors.standing(&peer);
-                let fresh = || Connections { peer, standing, all: Vec::new() };
+                let fresh = || Connections { peer, all: Vec::new() };
                 let known = self.connections.entry(peer_id).or_insert_with(fresh);
                 let stale = known.all.iter().filter(|(_, since)| since.elapsed() > SIMULTANEOUS);
                 let stale: Vec<_> = stale.map(|(id, _)| *id).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use libp2p::StreamProtocol;
 use rialto_protocol::ids::PeerId;
@@ -49,13 +49,17 @@ impl Door {
 /// The allow list, and everybody who is connected.
 #[derive(Default)]
 pub(super) struct Doors {
+    members: Arc<RwLock<HashSet<PeerId>>>,
     standings: Mutex<HashMap<PeerId, Arc<Standing>>>,
     hellos: Arc<AtomicU32>,
 }
 
 /// What one identity may do here, and does.
 pub(super) struct Standing {
-    member: AtomicBool,
+    peer: PeerId,
+    /// The allow list itself: a connection that is being made while others are admitted may hold a
+    /// standing that is forgotten meanwhile, and must not miss its own admission.
+    members: Arc<RwLock<HashSet<PeerId>>>,
     /// It has knocked at `hello` at least once.
     greeted: AtomicBool,
     connections: AtomicU32,
@@ -65,18 +69,16 @@ pub(super) struct Standing {
 impl Doors {
     pub(super) fn standing(&self, peer: &PeerId) -> Arc<Standing> {
         let mut standings = self.standings.lock().expect("nobody panics with the lock");
-        standings.entry(*peer).or_insert_with(|| self.unknown()).clone()
-    }
-
-    fn unknown(&self) -> Arc<Standing> {
-        let open = [self.hellos.clone(), Arc::default(), Arc::default()];
-        let (member, greeted) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Standing { member, greeted, connections: AtomicU32::new(0), open })
+        let fresh = || {
+            let open = [self.hellos.clone(), Arc::default(), Arc::default()];
+            let (greeted, connections) = (AtomicBool::new(false), AtomicU32::new(0));
+            Arc::new(Standing { peer: *peer, members: self.members.clone(), greeted, connections, open })
+        };
+        standings.entry(*peer).or_insert_with(fresh).clone()
     }
 
     pub(super) fn is_member(&self, peer: &PeerId) -> bool {
-        let standings = self.standings.lock().expect("nobody panics with the lock");
-        standings.get(peer).is_some_and(|standing| standing.is_member())
+        self.members.read().expect("nobody panics with the lock").contains(peer)
     }
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
@@ -85,18 +87,10 @@ impl Doors {
     }
 
     /// Replaces the allow list; answers who was on it and is not any more.
-    pub(super) fn admit_only(&self, members: &HashSet<PeerId>) -> Vec<PeerId> {
-        let mut standings = self.standings.lock().expect("nobody panics with the lock");
-        for peer in members {
-            standings.entry(*peer).or_insert_with(|| self.unknown()).member.store(true, Relaxed);
-        }
-        let mut expelled = Vec::new();
-        standings.retain(|peer, standing| {
-            if !members.contains(peer) && standing.member.swap(false, Relaxed) {
-                expelled.push(*peer);
-            }
-            standing.is_member() || standing.connections.load(Relaxed) > 0
-        });
+    pub(super) fn admit_only(&self, members: HashSet<PeerId>) -> Vec<PeerId> {
+        let mut admitted = self.members.write().expect("nobody panics with the lock");
+        let expelled = admitted.difference(&members).copied().collect();
+        *admitted = members;
         expelled
     }
 
@@ -104,12 +98,11 @@ impl Doors {
         self.standing(peer).connections.fetch_add(1, Relaxed);
     }
 
-    /// A connection ended; a stranger's last one takes all memory of it along.
+    /// A connection ended; the last one takes all memory of the identity along.
     pub(super) fn disconnected(&self, peer: &PeerId) {
         let mut standings = self.standings.lock().expect("nobody panics with the lock");
         if let Some(standing) = standings.get(peer)
             && standing.connections.fetch_sub(1, Relaxed) == 1
-            && !standing.is_member()
         {
             standings.remove(peer);
         }
@@ -118,7 +111,7 @@ impl Doors {
 
 impl Standing {
     pub(super) fn is_member(&self) -> bool {
-        self.member.load(Relaxed)
+        self.members.read().expect("nobody panics with the lock").contains(&self.peer)
     }
 
     pub(super) fn has_greeted(&self) -> bool {
@@ -161,21 +154,36 @@ mod tests {
     fn only_hello_is_open_to_strangers() {
         let doors = Doors::default();
         let (member, stranger) = (PeerId([1; 32]), PeerId([2; 32]));
-        assert!(doors.admit_only(&HashSet::from([member])).is_empty());
+        assert!(doors.admit_only(HashSet::from([member])).is_empty());
         assert_eq!(doors.standing(&member).offers().into_iter().flatten().count(), 3);
         let standing = doors.standing(&stranger);
         assert_eq!(standing.offers().into_iter().flatten().collect::<Vec<_>>(), [Door::Hello.protocol()]);
         assert!(standing.enter(Door::Api).is_none() && !standing.has_greeted());
         assert!(standing.enter(Door::Hello).is_some() && standing.has_greeted());
         doors.connected(&stranger);
-        assert!(doors.admit_only(&HashSet::from([stranger])).contains(&member));
+        assert!(doors.admit_only(HashSet::from([stranger])).contains(&member));
         assert!(standing.enter(Door::Link).is_some(), "an admission counts at once");
+    }
+
+    #[test]
+    fn a_connection_that_is_made_while_others_are_admitted_learns_of_its_own_admission() {
+        let doors = Doors::default();
+        let (early, late) = (PeerId([1; 32]), PeerId([2; 32]));
+        let standing = doors.standing(&late);
+        doors.admit_only(HashSet::from([early]));
+        // A connection of before ends, the new one is established.
+        doors.connected(&late);
+        doors.disconnected(&late);
+        doors.connected(&late);
+        doors.admit_only(HashSet::from([early, late]));
+        assert!(standing.enter(Door::Link).is_some());
+        assert!(standing.offers().iter().all(Option::is_some));
     }
 
     #[test]
     fn a_door_lets_so_many_in_and_no_more() {
         let doors = Doors::default();
-        doors.admit_only(&HashSet::from([PeerId([1; 32])]));
+        doors.admit_only(HashSet::from([PeerId([1; 32])]));
         let standing = doors.standing(&PeerId([1; 32]));
         let mut inside: Vec<_> = (0..64).map(|_| standing.enter(Door::Api).unwrap()).collect();
         assert!(standing.enter(Door::Api).is_none());

@@ -181,12 +181,12 @@ impl Mesh {
     /// once, also on connections that are open; connections to those taken from it are closed.
     pub fn set_members(&self, members: Vec<(PeerId, Vec<String>)>) {
         let names: HashSet<PeerId> = members.iter().map(|(peer, _)| *peer).collect();
-        let expelled = self.shared.doors.admit_only(&names);
+        let expelled = self.shared.doors.admit_only(names);
         self.shared.directory.lock().expect("nobody panics with the lock").members = members.into_iter().collect();
         if expelled.is_empty() {
             return;
         }
-        self.shared.book.lock().expect("nobody panics with the lock").keep_only(|peer| names.contains(peer));
+        self.shared.book.lock().expect("nobody panics with the lock").keep_only(|peer| self.shared.doors.is_member(peer));
         self.shared.book_changed.notify_one();
         for outbox in expelled.iter().filter_map(|peer| self.outbox(peer)) {
             outbox.want(false);
