@@ -186,7 +186,11 @@ impl Mesh {
         if expelled.is_empty() {
             return;
         }
-        self.shared.book.lock().expect("nobody panics with the lock").keep_only(|peer| self.shared.doors.is_member(peer));
+        self.shared
+            .book
+            .lock()
+            .expect("nobody panics with the lock")
+            .keep_only(|peer| self.shared.doors.is_member(peer));
         self.shared.book_changed.notify_one();
         for outbox in expelled.iter().filter_map(|peer| self.outbox(peer)) {
             outbox.want(false);

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use rialto_chaos::sim::Dice;
 use rialto_protocol::ids::{AppId, BidId, ClaimId, PeerId, TaskId};
 use rialto_protocol::ledger::readings::{Pending, Readings, Stewardship};
 use rialto_protocol::market::auction::{Auction, BIDS_MS, Candidate, choose, cost_by, decide, summary};
@@ -16,6 +15,7 @@ use rialto_protocol::market::bidder::{Answer, Bidder, Images};
 use rialto_protocol::market::constraint;
 use rialto_protocol::market::wire::{Award, Slot, Solicit};
 use rialto_protocol::model::{Claim, ClaimState, Executor, Machine, OnLost, Resources, TaskSpec};
+use rialto_sim::Dice;
 
 use super::account::Account;
 use super::trace::{Host, Task};

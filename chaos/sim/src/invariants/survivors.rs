@@ -5,9 +5,9 @@ use rialto_protocol::ids::TaskId;
 use rialto_protocol::model::Resources;
 use rialto_protocol::model::app::{DEFAULT_CPU_MILLIS, DEFAULT_MEMORY_BYTES};
 
-use crate::sim::World;
-use crate::sim::executor::Phase;
-use crate::sim::machine::Machine;
+use crate::World;
+use crate::executor::Phase;
+use crate::machine::Machine;
 
 /// One task that was asked for at a survivor.
 #[derive(Clone, Debug)]

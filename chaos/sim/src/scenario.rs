@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::dice::Dice;
-use super::network::Weather;
+use crate::dice::Dice;
 use crate::faults::{Plan, Step};
+use crate::network::Weather;
 
 /// A story.
 #[derive(Clone, Debug, Deserialize)]
@@ -87,14 +87,14 @@ pub enum ScenarioError {
 }
 
 const SCENARIOS: [(&str, &str); 8] = [
-    ("calm", include_str!("../../scenarios/calm.toml")),
-    ("goodbye", include_str!("../../scenarios/goodbye.toml")),
-    ("last-words", include_str!("../../scenarios/last-words.toml")),
-    ("rack", include_str!("../../scenarios/rack.toml")),
-    ("rolling-restart", include_str!("../../scenarios/rolling-restart.toml")),
-    ("six-of-ten", include_str!("../../scenarios/six-of-ten.toml")),
-    ("split", include_str!("../../scenarios/split.toml")),
-    ("two-of-three", include_str!("../../scenarios/two-of-three.toml")),
+    ("calm", include_str!("../scenarios/calm.toml")),
+    ("goodbye", include_str!("../scenarios/goodbye.toml")),
+    ("last-words", include_str!("../scenarios/last-words.toml")),
+    ("rack", include_str!("../scenarios/rack.toml")),
+    ("rolling-restart", include_str!("../scenarios/rolling-restart.toml")),
+    ("six-of-ten", include_str!("../scenarios/six-of-ten.toml")),
+    ("split", include_str!("../scenarios/split.toml")),
+    ("two-of-three", include_str!("../scenarios/two-of-three.toml")),
 ];
 
 /// The names of all stories.

@@ -7,8 +7,8 @@
 use rialto_protocol::Event;
 use rialto_protocol::ids::PeerId;
 
-use super::network::{Link, Network};
-use super::world::{Happening, World};
+use crate::network::{Link, Network};
+use crate::world::{Happening, World};
 
 /// A connection over a cut is given up after this long, µs.
 const GIVE_UP_US: (u64, u64) = (5_000_000, 10_000_000);

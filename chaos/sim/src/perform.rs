@@ -8,17 +8,17 @@ use rialto_protocol::ledger::record::{Draft, Kind, RecordKey};
 use rialto_protocol::wire::{self, Message};
 use rialto_protocol::{Effect, Event};
 
-use super::disk::{Then, Transaction};
-use super::executor::{Course, Todo};
-use super::machine::Asker;
-use super::network::Network;
-use super::world::{Answer, Happening, Plant, World};
+use crate::disk::{Then, Transaction};
+use crate::executor::{Course, Todo};
+use crate::machine::Asker;
+use crate::network::Network;
+use crate::world::{Answer, Happening, Plant, World};
 
 impl World {
     pub(super) fn perform(&mut self, machine: usize, effects: Vec<Effect>) {
         for effect in effects {
             if self.trace.print {
-                super::narrate::effect(&self.trace, self.now_us, &self.machines[machine].name, &effect);
+                crate::narrate::effect(&self.trace, self.now_us, &self.machines[machine].name, &effect);
             }
             match effect {
                 Effect::Send { to, message } => self.send(machine, &to, message),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 /// How the network behaves apart from cuts.
 #[derive(Clone, Copy, Debug, PartialEq)]

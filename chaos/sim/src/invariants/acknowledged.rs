@@ -4,8 +4,8 @@
 use rialto_protocol::model::AppSpec;
 
 use super::settles;
+use crate::World;
 use crate::oracle::Oracle;
-use crate::sim::World;
 
 /// What was acknowledged and is not found, in the belief of one machine that runs.
 pub fn missing(world: &World, oracle: &Oracle, reader: usize) -> Vec<String> {

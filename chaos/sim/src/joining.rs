@@ -4,8 +4,8 @@ use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::InvitationId;
 
-use super::machine::Asker;
-use super::world::{Happening, World};
+use crate::machine::Asker;
+use crate::world::{Happening, World};
 
 /// A newcomer that hears nothing tries again after this long, µs.
 const AGAIN_US: u64 = 2_000_000;

@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::TaskId;
 
-use super::dice::Dice;
-use super::network::Weather;
-use super::scenario::Scenario;
-use super::world::{Counts, Plant, World};
+use crate::dice::Dice;
 use crate::faults::{Plan, Step};
 use crate::invariants::history::Run as Made;
 use crate::invariants::survivors::Probe;
 use crate::invariants::{Violation, acknowledged, settles};
+use crate::network::Weather;
+use crate::scenario::Scenario;
 use crate::workload::Workload;
+use crate::world::{Counts, Plant, World};
 
 /// A cluster has this long to be founded, ms.
 const FOUNDING_MS_MAX: u64 = 60_000;

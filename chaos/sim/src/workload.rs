@@ -10,7 +10,7 @@ use rialto_protocol::model::resources::CPU_MILLIS;
 use rialto_protocol::model::{AppSpec, OnLost, PortSpec, Resources, Restart, ServiceSpec};
 
 use crate::oracle::{Deed, Fate, Oracle, Wish};
-use crate::sim::{Dice, World};
+use crate::{Dice, World};
 
 /// Tickets from here on are not wishes about apps.
 const ELSE: u64 = 1 << 40;

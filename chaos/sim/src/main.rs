@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use rialto_chaos::sim::{Ran, Scenario, Settings, run_many};
+use rialto_sim::{Ran, Scenario, Settings, run_many};
 
 #[derive(Parser)]
 #[command(about = "Runs Rialto's brain in a virtual world, and breaks it", version)]

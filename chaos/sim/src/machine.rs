@@ -10,9 +10,9 @@ use rialto_protocol::model::Resources;
 use rialto_protocol::model::machine::Executor;
 use rialto_protocol::{Brain, Config, Event, Now};
 
-use super::dice::Dice;
-use super::disk::Disk;
-use super::executor::VirtualExecutor;
+use crate::dice::Dice;
+use crate::disk::Disk;
+use crate::executor::VirtualExecutor;
 
 /// Wall clock at the beginning of the virtual world, ms since 1970.
 const EPOCH_MS: i64 = 1_750_000_000_000;

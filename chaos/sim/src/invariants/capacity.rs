@@ -11,7 +11,7 @@ use rialto_protocol::ledger::record::{Kind, Stored};
 use rialto_protocol::model::{Claim, Resources};
 use rialto_protocol::wire;
 
-use crate::sim::executor::VirtualExecutor;
+use crate::executor::VirtualExecutor;
 
 #[derive(Debug)]
 struct Open {

@@ -3,8 +3,8 @@
 //! Each seed switches some kinds of fault on and others off (swarm testing: Groce et al., 2012), for
 //! a world in which everything happens at once never shows what one fault alone does over and over.
 
-use crate::sim::dice::Dice;
-use crate::sim::network::Weather;
+use crate::dice::Dice;
+use crate::network::Weather;
 
 /// One thing that is done to the world, or demanded of it.
 #[derive(Clone, Debug)]

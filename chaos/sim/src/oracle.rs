@@ -7,7 +7,7 @@ use rialto_protocol::event::Request;
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::AppSpec;
 
-use crate::sim::World;
+use crate::World;
 
 /// The most states of one app that are followed; an app with more is not judged.
 const STATES_MAX: usize = 64;

@@ -14,7 +14,7 @@ use rialto_protocol::ledger::record::{Draft, Signature, Stored};
 use rialto_protocol::model::Resources;
 use rialto_protocol::wire::Message;
 
-use crate::sim::executor::VirtualExecutor;
+use crate::executor::VirtualExecutor;
 use capacity::Capacity;
 use history::History;
 use owners::Owners;

@@ -1,6 +1,6 @@
 //! The simulator itself: one seed is one story, the stories end well, and what is planted is found.
 
-use rialto_chaos::sim::{Outcome, Plant, Scenario, Settings, run};
+use rialto_sim::{Outcome, Plant, Scenario, Settings, run};
 
 fn settings(seed: u64) -> Settings {
     Settings { seed, machines: 10, scenario: None, trace: false, plant: None }
@@ -28,7 +28,7 @@ fn one_seed_is_one_story() {
 
 #[test]
 fn every_scenario_ends_well() {
-    for name in rialto_chaos::sim::scenario::names() {
+    for name in rialto_sim::scenario::names() {
         for seed in 1..=3 {
             let scenario = Scenario::named(name).unwrap();
             let machines = scenario.peers.unwrap_or(10);

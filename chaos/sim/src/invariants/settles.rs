@@ -8,8 +8,8 @@ use rialto_protocol::ids::{AppId, TaskId};
 use rialto_protocol::model::ServiceSpec;
 use rialto_protocol::view::{TaskFilter, View};
 
-use crate::sim::World;
-use crate::sim::executor::Phase;
+use crate::World;
+use crate::executor::Phase;
 
 /// The most differences that are told.
 const DIFFERENCES_MAX: usize = 12;

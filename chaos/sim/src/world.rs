@@ -9,13 +9,13 @@ use rialto_protocol::ids::{ClaimId, ClusterId, PeerId};
 use rialto_protocol::wire::Message;
 use rialto_protocol::{Brain, Event};
 
-use super::dice::Dice;
-use super::executor::Course;
-use super::machine::{Asker, Machine};
-use super::network::Network;
-use super::signing::Signer;
-use super::trace::Trace;
+use crate::dice::Dice;
+use crate::executor::Course;
 use crate::invariants::Promises;
+use crate::machine::{Asker, Machine};
+use crate::network::Network;
+use crate::signing::Signer;
+use crate::trace::Trace;
 
 /// Wake-ups within one millisecond that mean that a brain spins.
 const SPINS_MAX: u32 = 1_000;
@@ -227,7 +227,7 @@ impl World {
         let Some(brain) = target.brain.as_mut() else { return };
         self.trace.mix(machine as u64);
         if self.trace.print {
-            super::narrate::event(&self.trace, self.now_us, &target.name, &event);
+            crate::narrate::event(&self.trace, self.now_us, &target.name, &event);
         }
         let effects = brain.handle(now, event);
         self.perform(machine, effects);

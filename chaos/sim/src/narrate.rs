@@ -4,7 +4,7 @@ use rialto_protocol::event::Request;
 use rialto_protocol::wire::Message;
 use rialto_protocol::{Effect, Event};
 
-use super::trace::Trace;
+use crate::trace::Trace;
 
 /// What a brain is told.
 pub fn event(trace: &Trace, now_us: u64, machine: &str, event: &Event) {

@@ -1,5 +1,9 @@
 //! The simulator: the production brain in a virtual world.
 //!
+//! A seed decides what people ask for ([`workload`]), what breaks and when ([`faults`]), and what the
+//! promises of the design say about it ([`invariants`], [`oracle`]) is checked as it goes. What fails,
+//! fails again under the same seed.
+//!
 //! A world is a queue of happenings, ordered by virtual time and then by when they were scheduled.
 //! Each machine has a brain, a disk, an executor and clocks of its own; the network between them
 //! delays, loses, doubles, reorders and cuts as its weather and the faults say. Nothing here reads
@@ -8,17 +12,21 @@
 pub mod dice;
 pub mod disk;
 pub mod executor;
+pub mod faults;
+pub mod invariants;
 mod joining;
 mod links;
 pub mod machine;
 pub mod many;
 mod narrate;
 pub mod network;
+pub mod oracle;
 mod perform;
 pub mod run;
 pub mod scenario;
 pub mod signing;
 pub mod trace;
+pub mod workload;
 pub mod world;
 
 pub use dice::Dice;
