@@ -125,6 +125,12 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     cbor4ii::serde::to_vec(Vec::new(), value).expect("our types have no map keys or lengths that CBOR lacks")
 }
 
+/// As [`encode`], to a writer that does not fail.
+pub fn encode_to<T: Serialize>(writer: &mut impl std::io::Write, value: &T) {
+    let written = cbor4ii::serde::to_writer(writer, value);
+    debug_assert!(written.is_ok(), "our types have no map keys or lengths that CBOR lacks: {written:?}");
+}
+
 /// Why bytes are no value of ours.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {

@@ -223,6 +223,11 @@ impl Brain {
         }
     }
 
+    /// The number through which this peer holds everything that `owner` wrote.
+    pub fn complete(&self, owner: &PeerId) -> u64 {
+        self.ledger.owner(owner).map_or(0, |held| held.complete)
+    }
+
     /// What this peer believes, for people and for DNS.
     pub fn view(&self, now: Now) -> View<'_> {
         View { brain: self, now }
