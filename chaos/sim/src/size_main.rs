@@ -108,12 +108,13 @@ fn tell(crowd: &Crowd, tally: &Tally, name: &str, seconds: u64, took: Duration, 
     let (links, links_most) = crowd.links();
     println!(
         "{name}: {seconds} s in {:.1} s real; a peer: {:.1} messages/s, {:.0} bytes/s ({:.0} kb/s), {links:.1} links (most \
-         {links_most}), {:.1} events/s, {:.1} us an event (most {:.1} ms), {:.2} % of a core; frames new {} again {}, \
+         {links_most}, eager {:.2}), {:.1} events/s, {:.1} us an event (most {:.1} ms), {:.2} % of a core; frames new {} again {}, \
          vitals new {} again {}; refused {:?}",
         took.as_secs_f64(),
         total.messages as f64 / each,
         total.bytes as f64 / each,
         total.bytes as f64 / each * 8.0 / 1000.0,
+        crowd.eager(),
         cost.events as f64 / each,
         micros(&cost),
         cost.most.as_secs_f64() * 1e3,

@@ -175,6 +175,11 @@ impl Crowd {
         (counts.clone().sum::<usize>() as f64 / self.peers.len() as f64, counts.max().unwrap_or(0))
     }
 
+    /// Links that bring everything, a peer.
+    pub fn eager(&self) -> f64 {
+        self.peers.iter().map(|peer| peer.brain.eager_and_lazy().0).sum::<usize>() as f64 / self.peers.len() as f64
+    }
+
     /// A time as a brain reads it.
     pub fn now(&self) -> Now {
         Now { ms: self.now_us / 1000, wall: WALL_MS + self.now_us / 1000 - BEGIN_MS }
