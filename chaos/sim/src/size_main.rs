@@ -132,7 +132,11 @@ fn tell(crowd: &Crowd, tally: &Tally, name: &str, seconds: u64, took: Duration, 
         }
         for (word, cost) in &tally.costs {
             let most = cost.most.as_secs_f64() * 1e3;
-            println!("    {word:<14} {:>9.2} events/s {:>9.1} us, most {most:.1} ms", cost.events as f64 / each, micros(cost));
+            println!(
+                "    {word:<14} {:>9.2} events/s {:>9.1} us, most {most:.1} ms",
+                cost.events as f64 / each,
+                micros(cost)
+            );
         }
     }
 }
@@ -154,7 +158,9 @@ fn spread(crowd: &mut Crowd, args: &Args, dice: &mut Dice) {
     }
     took.sort_unstable();
     last.sort_unstable();
-    let ms = |all: &[u64], share: f64| all.get(((all.len() as f64 - 1.0) * share) as usize).map_or(0.0, |us| *us as f64 / 1e3);
+    let ms = |all: &[u64], share: f64| {
+        all.get(((all.len() as f64 - 1.0) * share) as usize).map_or(0.0, |us| *us as f64 / 1e3)
+    };
     println!(
         "one record to a peer: p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms; to all: p50 {:.1} ms; never in 30 s: {late}",
         ms(&took, 0.5),

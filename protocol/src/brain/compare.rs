@@ -87,7 +87,7 @@ impl Brain {
         let sums = if due.is_empty() { Vec::new() } else { self.ledger.sums() };
         for peer in due {
             self.send(peer, Message::Compare { sums: sums.clone() });
-            self.send_vitals(peer);
+            self.announce_vitals(peer);
         }
     }
 

@@ -76,7 +76,10 @@ impl Budgets {
     /// The owners that were refused something lately, and how often.
     pub fn refused(&self, now_ms: u64) -> impl Iterator<Item = (PeerId, u64)> {
         let lately = move |account: &Account| account.refused > 0 && !account.now(now_ms).is_full();
-        self.accounts.iter().filter(move |(_, account)| lately(account)).map(|(owner, account)| (*owner, account.refused))
+        self.accounts
+            .iter()
+            .filter(move |(_, account)| lately(account))
+            .map(|(owner, account)| (*owner, account.refused))
     }
 }
 

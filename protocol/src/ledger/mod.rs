@@ -8,6 +8,6 @@ pub mod record;
 pub mod replica;
 mod sums;
 
-pub use document::{ChangeValue, Document, Edit};
 pub use budget::Budgets;
+pub use document::{ChangeValue, Document, Edit};
 pub use replica::Ledger;

@@ -168,8 +168,7 @@ impl Ledger {
         self.owner(&frame.owner).is_none_or(|owner| {
             let last = frame.last().min(owner.last.unwrap_or(u64::MAX));
             owner.complete < last
-                && (owner.complete >= frame.prev
-                    || (frame.prev + 1..=last).any(|seq| !owner.by_seq.contains_key(&seq)))
+                && (owner.complete >= frame.prev || (frame.prev + 1..=last).any(|seq| !owner.by_seq.contains_key(&seq)))
         })
     }
 

@@ -347,7 +347,8 @@ impl Crowd {
     }
 
     fn wants(&mut self, peer: u32, wanted: impl Iterator<Item = PeerId>) {
-        let wanted: BTreeSet<u32> = wanted.filter_map(|id| self.at.get(&id).copied()).filter(|at| *at != peer).collect();
+        let wanted: BTreeSet<u32> =
+            wanted.filter_map(|id| self.at.get(&id).copied()).filter(|at| *at != peer).collect();
         let before = std::mem::replace(&mut self.peers[peer as usize].wants, wanted.clone());
         for other in wanted.difference(&before) {
             if !self.peers[peer as usize].linked.contains(other) {

@@ -168,14 +168,7 @@ pub fn service(replicas: u32) -> ServiceSpec {
     }
 }
 
-fn claim(
-    app: &AppId,
-    service: &ServiceSpec,
-    slot: usize,
-    port: u16,
-    wall: u64,
-    dice: &mut Dice,
-) -> (Claim, TaskSpec) {
+fn claim(app: &AppId, service: &ServiceSpec, slot: usize, port: u16, wall: u64, dice: &mut Dice) -> (Claim, TaskSpec) {
     let mut need = service.need();
     need.set(Resources::port(port), 1);
     let task = TaskId { app: app.clone(), service: "web".into(), slot: slot.to_string() };
