@@ -64,7 +64,9 @@ impl Brain {
     pub(super) fn vitals_turn(&mut self) {
         if self.spread.vitals.made_ms <= self.now.ms {
             let members = self.members.live_count() as u64;
-            self.spread.vitals.made_ms = self.now.ms + VITALS_MS.max(members * VITALS_MS_PER_PEER);
+            // Not all at the same time, though all may have been switched on together.
+            let every_ms = VITALS_MS.max(members * VITALS_MS_PER_PEER);
+            self.spread.vitals.made_ms = self.now.ms + every_ms * 3 / 4 + self.rng.next_u64() % (every_ms / 2);
             self.make_vitals();
         }
     }
