@@ -154,6 +154,9 @@ pub struct MachineRow {
     /// The answering peer.
     #[serde(default)]
     pub this: bool,
+    /// How many records it has written, as far as the answering peer holds them: what `machine rm --last` names.
+    #[serde(default)]
+    pub written: u64,
 }
 
 /// `GET /v1/status`.

@@ -21,8 +21,8 @@ pub async fn machine(client: &Client, out: Output, machine: Machine) -> Result<(
             say(format!("{machine} takes no more work, and hands over what it has"));
             Ok(())
         }
-        Machine::Rm { machine, force } => {
-            let removed = client.remove_machine(&machine, force).await?;
+        Machine::Rm { machine, force, last } => {
+            let removed = client.remove_machine(&machine, force, last).await?;
             say(format!("{machine} is a member no more"));
             out.data(&removed, String::new)
         }
@@ -81,6 +81,7 @@ mod tests {
             age_seconds: 8000,
             reason: None,
             this: true,
+            written: 7,
         };
         let bare = MachineRow {
             name: "m2".into(),
