@@ -28,6 +28,8 @@ pub fn verify(message: &Message) -> bool {
         | Message::Release(_)
         | Message::Award(_)
         | Message::Verdict(_)
+        | Message::Offer(_)
+        | Message::Go { .. }
         | Message::Stop { .. }
         | Message::Unfreeze => true,
     }

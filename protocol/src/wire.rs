@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::ledger::record::{Frame, Signature, Stored};
-use crate::market::wire::{Award, Bid, Decline, Release, Solicit, Verdict};
+use crate::market::wire::{Award, Bid, Decline, Offer, Release, Solicit, Verdict};
 use crate::model::Vitals;
 
 /// The version of everything here; peers agree on one when a stream is opened.
@@ -57,6 +57,12 @@ pub enum Message {
     Release(Release),
     Award(Arc<Award>),
     Verdict(Verdict),
+    Offer(Offer),
+    /// A steward tells a member of a gang to start: all of the gang are accepted.
+    Go {
+        claim: ClaimId,
+        app: AppId,
+    },
     /// A steward asks the owner of a claim to end it.
     Stop {
         claim: ClaimId,
@@ -81,6 +87,12 @@ pub enum StopReason {
     Outdated,
     /// Its machine is draining.
     Draining,
+    /// Work of a higher priority takes its room.
+    Preempted,
+    /// Its gang did not come together.
+    Ungathered,
+    /// Its machine has heard no other for as long as it may run so.
+    Isolated,
 }
 
 /// Vitals with their owner's signature.

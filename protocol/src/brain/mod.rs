@@ -6,8 +6,10 @@
 
 mod agenda;
 mod auctioning;
+mod isolation;
 mod machine;
 mod members;
+mod offering;
 mod reading;
 mod recording;
 mod requests;
@@ -207,6 +209,7 @@ impl Brain {
             Some(self.spread.deadline()),
             self.bidder.deadline(),
             self.machine.deadline(),
+            self.isolation_deadline(),
             self.stewards.deadline(),
             self.requests.deadline(),
         ];

@@ -143,6 +143,8 @@ impl Brain {
             Message::Solicit(solicit) => self.solicited(from, &solicit),
             Message::Release(release) => self.released(&release),
             Message::Award(award) => self.awarded(from, &award),
+            Message::Offer(offer) => self.offered(from, offer),
+            Message::Go { claim, .. } => self.gang_goes(claim),
             Message::Stop { claim, why, .. } => self.stop_asked(claim, why),
             Message::Unfreeze => self.unfreeze(),
             Message::Bid(bid) => self.bid_came(from, bid),
@@ -390,7 +392,7 @@ impl Brain {
             started: self.spread.started,
             counter: self.spread.vitals_counter,
             at: self.now.wall,
-            used: self.bidder.used().clone(),
+            used: self.bidder.used().into_owned(),
             load_millis: self.machine.load_millis,
             images: self.machine.images.iter().cloned().collect(),
         };

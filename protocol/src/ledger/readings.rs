@@ -1,7 +1,7 @@
 //! The typed readings of the ledger: machines, claims, images, invitations' results. A value that
 //! does not read leaves the last good reading in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{AppId, ClaimId, ClusterId, InvitationId, PeerId, TaskId};
 use crate::ledger::record::RecordKey;
 use crate::market::mix::{Cluster, Mix, Needs};
+use crate::market::rank::Rank;
 use crate::model::{Claim, Machine, Resources};
 use crate::wire::SignedVitals;
 
@@ -75,8 +76,8 @@ pub struct Pending {
     pub count: u32,
     pub need: Resources,
     pub priority: i32,
-    /// Wall clock, ms: since when the oldest waits.
-    pub oldest: u64,
+    /// Its place among what waits; `since`: since when the oldest does.
+    pub rank: Rank,
     /// What the machines that were asked said, most frequent first.
     pub reasons: Vec<String>,
 }
@@ -122,7 +123,9 @@ pub struct Readings {
     pub images: BTreeMap<String, BTreeMap<PeerId, Image>>,
     pub stewardships: BTreeMap<AppId, BTreeMap<PeerId, Stewardship>>,
     pub admissions: BTreeMap<PeerId, (PeerId, Admission)>,
-    pub departed: std::collections::BTreeSet<PeerId>,
+    pub departed: BTreeSet<PeerId>,
+    /// What waits for room by the word of some steward, the first to get it first.
+    pub queue: BTreeSet<(Rank, AppId, String, PeerId)>,
     /// The change records of each app.
     pub changes: BTreeMap<AppId, Vec<(PeerId, RecordKey)>>,
     /// What tasks with GPUs typically need: those that run, and those that wait.
@@ -151,9 +154,14 @@ impl Readings {
     pub fn stewardship(&mut self, owner: PeerId, app: AppId, stewardship: Stewardship) {
         let count = |pending: &Pending| u64::from(pending.count.min(PENDING_MAX));
         stewardship.pending.iter().for_each(|pending| self.needs.add(&pending.need, count(pending)));
-        if let Some(old) = self.stewardships.entry(app).or_default().insert(owner, stewardship) {
+        let waits: Vec<_> = stewardship.pending.iter().map(|pending| (pending.rank, pending.service.clone())).collect();
+        if let Some(old) = self.stewardships.entry(app.clone()).or_default().insert(owner, stewardship) {
             old.pending.iter().for_each(|pending| self.needs.sub(&pending.need, count(pending)));
+            for pending in old.pending {
+                self.queue.remove(&(pending.rank, app.clone(), pending.service, owner));
+            }
         }
+        self.queue.extend(waits.into_iter().map(|(rank, service)| (rank, app.clone(), service, owner)));
     }
 
     /// Reads a claim, or that it is forgotten; the app it belongs to.
