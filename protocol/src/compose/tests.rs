@@ -115,7 +115,7 @@ fn constraints_are_read() {
 #[test]
 fn places_and_orders_are_read() {
     let web = service(
-        "deploy: {placement: {preferences: [{spread: node.labels.zone}, {spread: node.labels.rack}], max_replicas_per_node: 2}}\n    x-rialto: {priority: -5, gang: true, apart_from: [db, bank/db], on_heal: keep_replacement, lost_after: 500ms, stop_when_isolated: 10m}",
+        "deploy: {placement: {preferences: [{spread: node.labels.zone}, {spread: node.labels.rack}], max_replicas_per_node: 2}}\nx-rialto: {priority: -5, gang: true, apart_from: [db, bank/db], on_heal: keep_replacement, lost_after: 500ms, stop_when_isolated: 10m}",
     );
     assert_eq!(web.placement.spread, ["zone", "rack"]);
     assert_eq!(
