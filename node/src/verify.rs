@@ -21,6 +21,9 @@ pub fn verify(message: &Message) -> bool {
         | Message::Compare { .. }
         | Message::Digest { .. }
         | Message::Pull { .. }
+        | Message::Prune
+        | Message::Have(_)
+        | Message::Graft { .. }
         | Message::Kept { .. }
         | Message::Solicit(_)
         | Message::Bid(_)
@@ -91,7 +94,7 @@ mod tests {
         assert!(!verify(&Message::Frame(Arc::new(shifted))));
 
         let mut forged = stored.clone();
-        Arc::make_mut(&mut forged[4]).record.value = None;
+        Arc::make_mut(&mut Arc::make_mut(&mut forged[4]).record).value = None;
         assert!(!verify(&records(forged.clone())));
         assert!(!verify(&Message::Told(forged)));
         let mut resigned = stored;

@@ -39,6 +39,6 @@ impl Brain {
     /// Whether there are members other than this one that have not left.
     fn has_others(&self) -> bool {
         let mut others = self.readings.admissions.keys();
-        others.any(|peer| *peer != self.me && !self.readings.departed.contains(peer))
+        others.any(|peer| *peer != self.me && !self.readings.departed.contains_key(peer))
     }
 }

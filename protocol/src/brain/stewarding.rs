@@ -263,7 +263,7 @@ impl Brain {
                 let at = (self.rng.next_u64() % others.len() as u64) as usize;
                 others.swap_remove(at);
             }
-            others.into_iter().for_each(|peer| self.spread.compare_with(peer));
+            others.into_iter().for_each(|peer| self.spread.comparing.with(peer));
         } else if self.is_in_doubt(app) {
             tended.settle_until = Some(now + DOUBT_MS);
         }

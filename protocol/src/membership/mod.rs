@@ -383,6 +383,15 @@ impl Membership {
         self.index.iter().filter(|(_, at)| self.peers[**at as usize].is_live()).map(|(id, _)| *id)
     }
 
+    /// One of those that are alive or suspect, but not this peer, as `draw` says.
+    pub fn random(&self, draw: u64) -> Option<PeerId> {
+        let peers = self.peers.len() as u64;
+        let able = |at: &u64| *at != u64::from(ME) && self.peers[*at as usize].is_live();
+        // Where most are down, a few steps to the next one that is not.
+        let at = (0..peers).map(|step| (draw % peers + step) % peers).find(able)?;
+        Some(self.peers[at as usize].id)
+    }
+
     /// How many [`Membership::live`] yields.
     pub fn live_count(&self) -> usize {
         self.live
