@@ -116,15 +116,23 @@ impl Brain {
         match key.kind {
             Kind::MACHINE => {
                 if let Some(machine) = self.typed::<Machine>(owner, value) {
+                    let is_relief = self.members.is_relief(&owner, machine.life);
                     self.readings.machines.insert(owner, machine);
                     self.member_read(owner);
                     self.stewards.room_may_be_free();
+                    if is_relief {
+                        self.pass_on(owner, key, from);
+                    }
                 }
             }
             Kind::CLAIM => self.read_claim(owner, &key.id, value),
             Kind::VERDICT => {
                 if let Some(verdict) = self.typed::<Verdict>(owner, value) {
+                    let is_charge = self.members.is_charge(&verdict.subject, verdict.life);
                     self.members.verdict(self.now, &owner, &verdict.subject, verdict.life);
+                    if is_charge {
+                        self.pass_on(owner, key, from);
+                    }
                 }
             }
             Kind::CHANGE => self.read_change(owner, key, value),

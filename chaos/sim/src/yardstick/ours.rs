@@ -36,6 +36,11 @@ enum Say {
         owner: usize,
         seq: u32,
     },
+    /// A record that its sender did not hear of by a frame.
+    Told {
+        owner: usize,
+        seq: u32,
+    },
     Compare {
         sum: u64,
     },
@@ -185,8 +190,20 @@ impl Cluster {
             node.waiting.push(event);
             return;
         }
-        self.take(machine, event);
-        self.tick(machine);
+        if self.is_news(machine, &event) {
+            self.take(machine, event);
+            self.tick(machine);
+        }
+    }
+
+    /// What is known already ends before membership hears of it, as it does before the brain.
+    fn is_news(&self, machine: usize, event: &Event) -> bool {
+        match event {
+            Event::Said { say: Say::Frame { owner, seq } | Say::Told { owner, seq }, .. } => {
+                *owner != machine && !self.nodes[machine].shelf.has(*owner, *seq)
+            }
+            _ => true,
+        }
     }
 
     fn take(&mut self, machine: usize, event: Event) {
@@ -220,15 +237,17 @@ impl Cluster {
                 self.nodes[machine].members.heard(now, &id, life);
             }
             Say::Frame { owner, seq } => {
-                if owner == machine || !self.nodes[machine].shelf.take(owner, seq) {
-                    return;
-                }
+                self.nodes[machine].shelf.take(owner, seq);
                 self.push(machine, from, owner, seq);
                 self.read(machine, owner, seq);
                 let complete = self.nodes[machine].shelf.complete(owner);
                 if complete < seq {
                     self.pull_gap(machine, from, owner, complete);
                 }
+            }
+            Say::Told { owner, seq } => {
+                self.nodes[machine].shelf.take(owner, seq);
+                self.read_late(machine, owner, seq);
             }
             Say::Compare { sum } => {
                 let shelf = &self.nodes[machine].shelf;
@@ -258,7 +277,7 @@ impl Cluster {
                 for (owner, after, through) in all.into_iter().filter(|(owner, ..)| *owner != machine) {
                     for seq in after + 1..=through {
                         if self.nodes[machine].shelf.take(owner, seq) {
-                            self.read(machine, owner, seq);
+                            self.read_late(machine, owner, seq);
                         }
                     }
                 }
@@ -284,6 +303,23 @@ impl Cluster {
                 self.nodes[machine].members.verdict(now, &id, &subject, life);
             }
             Record::Withdrawn { .. } => {}
+        }
+    }
+
+    /// Reads what came by no frame, and hands it on where it matters to somebody's life.
+    fn read_late(&mut self, machine: usize, owner: usize, seq: u32) {
+        let members = &self.nodes[machine].members;
+        let matters = match self.log.get(owner, seq) {
+            Record::Machine { life } => members.is_relief(&self.ids[owner], life),
+            Record::Verdict { subject, life } => members.is_charge(&self.ids[subject], life),
+            Record::Withdrawn { .. } => false,
+        };
+        self.read(machine, owner, seq);
+        if matters {
+            let to: Vec<usize> = self.nodes[machine].links.iter().copied().filter(|to| *to != owner).collect();
+            for to in to {
+                self.say(machine, to, Say::Told { owner, seq });
+            }
         }
     }
 
@@ -373,8 +409,7 @@ impl Cluster {
             self.tick(machine);
         }
         for event in std::mem::take(&mut self.nodes[machine].waiting) {
-            self.take(machine, event);
-            self.tick(machine);
+            self.arrive(machine, event);
         }
         self.tick(machine);
     }
