@@ -5,7 +5,7 @@ use super::writer::Urgency;
 use crate::effect::{Effect, Local};
 use crate::ids::PeerId;
 use crate::ledger::readings::Verdict;
-use crate::ledger::record::Kind;
+use crate::ledger::record::{Kind, RecordKey};
 use crate::membership::{Member, Order, State};
 use crate::wire::{Message, encode};
 
@@ -112,6 +112,18 @@ impl Brain {
             machine.life = life;
             machine.life_since = self.now.wall;
             self.write_machine(machine);
+        }
+    }
+
+    /// Hands on a verdict, or what makes one void, that came by no frame. A frame is pushed by whomever it is news to;
+    /// what comes by anti-entropy is not, and then the accused would be the last to hear of what others
+    /// hold against it, and late to refute.
+    pub(super) fn pass_on(&mut self, owner: PeerId, key: &RecordKey, from: Option<PeerId>) {
+        let by_frame = from.is_some() && !self.syncing;
+        let Some(stored) = self.ledger.get(&owner, key).filter(|_| !by_frame).cloned() else { return };
+        let links = self.spread.links().filter(|peer| *peer != owner && Some(*peer) != from);
+        for peer in links.collect::<Vec<_>>() {
+            self.send(peer, Message::Told(vec![stored.clone()]));
         }
     }
 

@@ -142,9 +142,13 @@ impl Brain {
         match key.kind {
             Kind::MACHINE => match value.reading(Kind::MACHINE) {
                 Reading::Machine(machine) => {
+                    let is_relief = self.members.is_relief(&owner, machine.life);
                     self.readings.machine(owner, machine);
                     self.member_read(owner);
                     self.stewards.room_may_be_free();
+                    if is_relief {
+                        self.pass_on(owner, key, from);
+                    }
                 }
                 Reading::Gone => {}
                 _ => self.report(Some(owner), Bad::Unreadable),
@@ -152,7 +156,11 @@ impl Brain {
             Kind::CLAIM => self.read_claim(owner, &key.id, value),
             Kind::VERDICT => {
                 if let Some(verdict) = self.typed::<Verdict>(owner, value.bytes()) {
+                    let is_charge = self.members.is_charge(&verdict.subject, verdict.life);
                     self.members.verdict(self.now, &owner, &verdict.subject, verdict.life);
+                    if is_charge {
+                        self.pass_on(owner, key, from);
+                    }
                 }
             }
             Kind::CHANGE => self.read_change(owner, key, value.bytes()),
