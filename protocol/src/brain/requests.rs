@@ -19,6 +19,7 @@ use crate::ledger::readings::{Admission, Departure, Image};
 use crate::ledger::record::{Kind, Stored};
 use crate::membership::State;
 use crate::model::{AppSpec, Machine};
+use crate::plant::Plant;
 use crate::wire::{Message, PROTOCOL, decode, encode};
 
 /// How long an answer waits for copies, ms.
@@ -257,6 +258,11 @@ impl Brain {
             return Ok(());
         }
         self.note(word, app.name.clone(), format!("{author} {word} {}", app.name));
+        if self.has(Plant::AnswerEarly) {
+            let reply = Ok(Reply::Changed { app, copies: 3, changed: true });
+            self.out.push(Effect::Reply { request, reply });
+            return Ok(());
+        }
         self.requests.next_token += 1;
         let token = self.requests.next_token;
         let done_ms = self.now.ms + COPIES_MS;
@@ -492,7 +498,7 @@ impl Brain {
     }
 
     /// The admissions from the founder's own to a peer's; `None` until all are durable here.
-    fn chain_of(&self, peer: &PeerId) -> Option<Vec<Arc<Stored>>> {
+    pub(super) fn chain_of(&self, peer: &PeerId) -> Option<Vec<Arc<Stored>>> {
         let mut chain = Vec::new();
         let mut peer = *peer;
         for _ in 0..=self.readings.admissions.len() {

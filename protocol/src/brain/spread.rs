@@ -11,9 +11,10 @@ use crate::effect::{Bad, Effect, StoreOp};
 use crate::event::Now;
 use crate::ids::PeerId;
 use crate::ledger::readings::Heard;
-use crate::ledger::record::{Entry, Frame, Kind, Signature, Stored, VALUE_BYTES_MAX};
+use crate::ledger::record::{Entry, Frame, Kind, RecordKey, Signature, Stored, VALUE_BYTES_MAX};
 use crate::ledger::replica::{EXCHANGE_BYTES_MAX, Taken};
 use crate::model::Vitals;
+use crate::plant::Plant;
 use crate::wire::{Message, Records, SignedVitals};
 
 /// Anti-entropy with one random peer, this often on average, ms.
@@ -26,6 +27,8 @@ const VITALS_MS: u64 = 2_000;
 const VITALS_MS_PER_PEER: u64 = 20;
 /// A gap is asked about at most this often, ms.
 const PULL_AGAIN_MS: u64 = 300;
+/// A peer that is a member no more is told so at most this often, ms.
+const TELL_AGAIN_MS: u64 = 1_000;
 /// A tombstone is forgotten after this, ms.
 const TOMBSTONE_MS: u64 = 3_600_000;
 /// How many vitals go with an anti-entropy exchange.
@@ -53,6 +56,8 @@ pub(super) struct Spread {
     keeping: BTreeMap<u64, (PeerId, u64, bool)>,
     /// By owner, the last frame with a record apart that was handed on.
     apart: BTreeMap<PeerId, u64>,
+    /// The departed that were told so, and until when they are not told again.
+    told_departed: BTreeMap<PeerId, u64>,
     /// When each peer was last compared with.
     compared: BTreeMap<PeerId, u64>,
     next_token: u64,
@@ -72,6 +77,7 @@ impl Spread {
             tombstones: Default::default(),
             keeping: BTreeMap::new(),
             apart: BTreeMap::new(),
+            told_departed: BTreeMap::new(),
             compared: BTreeMap::new(),
             next_token: 1,
         }
@@ -105,7 +111,11 @@ impl Spread {
 impl Brain {
     pub(super) fn linked(&mut self, peer: PeerId, up: bool) {
         self.members.link(self.now, &peer, up);
-        if up {
+        if self.readings.departed.contains(&peer) {
+            if up {
+                self.tell_of_departure(peer);
+            }
+        } else if up {
             self.spread.links.insert(peer);
             self.spread.compare_with(peer);
             self.spread.compared.remove(&peer);
@@ -118,10 +128,13 @@ impl Brain {
         if !self.ledger.is_admitted(&from) {
             return self.report(Some(from), Bad::Unadmitted);
         }
+        if self.readings.departed.contains(&from) {
+            return self.tell_of_departure(from);
+        }
         if !self.is_news(&message) {
             return;
         }
-        if !verified {
+        if !verified && !self.has(Plant::TrustUnverified) {
             return self.report(Some(from), Bad::Signature);
         }
         match message {
@@ -215,6 +228,9 @@ impl Brain {
             self.push(frame, &from);
         }
         let gap = taken.gap;
+        if gap && self.has(Plant::JumpGaps) {
+            self.ledger.restore_owner(frame.owner, frame.last(), 0);
+        }
         self.digest_taken(&frame.owner, taken, Some(from));
         if gap {
             self.pull_gap(from, frame.owner);
@@ -263,8 +279,23 @@ impl Brain {
         true
     }
 
+    /// A peer that is a member no more hears why nobody listens to it, with what proves the order to it.
+    fn tell_of_departure(&mut self, to: PeerId) {
+        let again = self.spread.told_departed.get(&to).copied().unwrap_or(0);
+        let key = RecordKey { kind: Kind::DEPARTURE, id: to.hex().into() };
+        let order = self.ledger.owners().find_map(|owner| self.ledger.get(&owner.id, &key)).cloned();
+        let Some(order) = order.filter(|_| again <= self.now.ms) else { return };
+        self.spread.told_departed.insert(to, self.now.ms + TELL_AGAIN_MS);
+        let mut proof = self.chain_of(&order.record.owner).unwrap_or_default();
+        proof.push(order);
+        self.send(to, Message::Told(proof));
+    }
+
     /// What was taken goes to disk and is read.
-    fn digest_taken(&mut self, owner: &PeerId, taken: Taken, from: Option<PeerId>) {
+    fn digest_taken(&mut self, owner: &PeerId, mut taken: Taken, from: Option<PeerId>) {
+        if self.has(Plant::DropUnknown) {
+            taken.news.retain(|one| one.record.key.kind.name() != "unknown");
+        }
         for key in taken.dropped {
             self.store.push(StoreOp::Delete { owner: *owner, key: key.clone() });
             self.read(*owner, &key, None, from);

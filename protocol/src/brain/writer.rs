@@ -82,6 +82,11 @@ impl Writer {
         }
     }
 
+    /// Of the simulator alone: the last number is used again.
+    pub fn rewind(&mut self) {
+        self.last = self.last.saturating_sub(1);
+    }
+
     /// The highest number given so far.
     pub fn last(&self) -> u64 {
         self.last
