@@ -75,7 +75,7 @@ impl World {
             }
             6 => self.bad_changes(hostile, me, machine),
             7 => {
-                let owners = self.machines.iter().map(|one| (one.id, hostile.dice.number() >> 8)).collect();
+                let owners = self.machines.iter().map(|one| (one.id, hostile.dice.number() >> 8, hostile.dice.number())).collect();
                 vec![Message::Digest { owners }]
             }
             _ => self.too_much(hostile, me),

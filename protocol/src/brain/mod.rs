@@ -151,6 +151,9 @@ impl Brain {
         };
         brain.restore(restored);
         brain.ledger.restore_own(me, last);
+        if last > 0 && brain.has_company() {
+            brain.writer.doubt(now.ms + spread::DOUBT_MS);
+        }
         brain.restore_own(local);
         brain.found();
         brain.turn();

@@ -158,10 +158,15 @@ impl Brain {
         if self.requests.copying.len() >= WAITING_MAX {
             return Err(Refusal::Busy);
         }
-        let app = self.app_named(name).cloned().unwrap_or_else(|| {
-            let last = self.generations(name).next_back().map_or(0, |app| app.generation);
-            AppId { namespace: NAMESPACE.into(), name: name.into(), generation: last + 1 }
-        });
+        let app = match self.app_named(name) {
+            Some(app) => app.clone(),
+            None => {
+                let last = self.generations(name).next_back().map_or(0, |app| app.generation);
+                let spent = || Refusal::Invalid(format!("app {name} has had its last generation: choose another name"));
+                let generation = last.checked_add(1).ok_or_else(spent)?;
+                AppId { namespace: NAMESPACE.into(), name: name.into(), generation }
+            }
+        };
         let spec = self.with_digests(&app, spec);
         self.change(request, change, author, app, &Edit::Spec(spec), "deployed")
     }

@@ -15,7 +15,7 @@ use crate::ledger::record::{Entry, Frame, Kind, RecordKey, Signature, Stored, VA
 use crate::ledger::replica::{EXCHANGE_BYTES_MAX, Taken};
 use crate::model::Vitals;
 use crate::plant::Plant;
-use crate::wire::{Message, Records, SignedVitals};
+use crate::wire::{Mark, Message, Records, SignedVitals};
 
 /// Anti-entropy with one random peer, this often on average, ms.
 const COMPARE_MS: u64 = 10_000;
@@ -25,6 +25,8 @@ const COMPARE_AGAIN_MS: u64 = 250;
 const VITALS_MS: u64 = 2_000;
 /// Vitals of N peers are made every N × this, ms.
 const VITALS_MS_PER_PEER: u64 = 20;
+/// A peer that starts writes nothing before another has compared with it, or this has passed, ms.
+pub(super) const DOUBT_MS: u64 = 3_000;
 /// A gap is asked about at most this often, ms.
 const PULL_AGAIN_MS: u64 = 300;
 /// A peer that is a member no more is told so at most this often, ms.
@@ -141,7 +143,8 @@ impl Brain {
             Message::Heartbeat { life } => self.members.heard(self.now, &from, life),
             Message::Frame(frame) => self.take_frame(from, &frame),
             Message::Vitals(vitals) => self.take_vitals(from, vitals),
-            Message::Compare { sum } => {
+            Message::Compare { sum, yours } => {
+                self.look_at_mark(from, yours);
                 if sum != self.ledger.sum() {
                     let owners = self.ledger.digest();
                     self.send(from, Message::Digest { owners });
@@ -178,7 +181,8 @@ impl Brain {
         for peer in due {
             self.spread.compare.remove(&peer);
             self.spread.compared.insert(peer, self.now.ms);
-            self.send(peer, Message::Compare { sum });
+            let yours = self.ledger.mark(&peer);
+            self.send(peer, Message::Compare { sum, yours });
             self.send_vitals(peer);
         }
         if self.spread.vitals_ms <= self.now.ms {
@@ -208,7 +212,7 @@ impl Brain {
             return self.report(Some(from), Bad::Malformed);
         }
         if frame.owner == self.me {
-            return self.heard_of_own(frame.last());
+            return self.heard_own(&frame.stored());
         }
         if !self.ledger.is_admitted(&frame.owner) {
             self.report(Some(from), Bad::Unadmitted);
@@ -239,7 +243,7 @@ impl Brain {
 
     fn take_records(&mut self, from: PeerId, answer: &Records) {
         if answer.owner == self.me {
-            return self.heard_of_own(answer.records.iter().map(|one| one.record.seq).max().unwrap_or(0));
+            return self.heard_own(&answer.records);
         }
         let unfit = |one: &Arc<Stored>| one.record.owner != answer.owner || one.record.size() > VALUE_BYTES_MAX;
         if answer.through < answer.after || answer.records.iter().any(unfit) {
@@ -268,7 +272,7 @@ impl Brain {
     fn take_alone(&mut self, one: &Arc<Stored>) -> bool {
         let owner = one.record.owner;
         if owner == self.me {
-            self.heard_of_own(one.record.seq);
+            self.heard_own(std::slice::from_ref(one));
             return false;
         }
         let fits = one.record.size() <= VALUE_BYTES_MAX;
@@ -328,9 +332,9 @@ impl Brain {
         }
     }
 
-    fn take_digest(&mut self, from: PeerId, theirs: &[(PeerId, u64)]) {
+    fn take_digest(&mut self, from: PeerId, theirs: &[(PeerId, u64, u64)]) {
         let mut pull = Vec::new();
-        for (owner, complete) in theirs {
+        for (owner, complete, loose) in theirs {
             if *owner == self.me {
                 // A number alone proves nothing: the record itself would.
                 if *complete > self.writer.last() {
@@ -338,22 +342,24 @@ impl Brain {
                 }
                 continue;
             }
-            let held = self.ledger.owner(owner).filter(|held| held.admitted).map(|held| held.complete);
-            if held.is_some_and(|held| held < *complete) {
-                pull.push((*owner, held.unwrap_or(0)));
+            let Some(held) = self.ledger.owner(owner).filter(|held| held.admitted) else { continue };
+            if held.complete < *complete || *loose != 0 && *loose != held.loose() {
+                pull.push((*owner, held.complete));
             }
         }
         if !pull.is_empty() {
             self.send(from, Message::Pull { after: pull });
         }
-        let theirs: BTreeMap<PeerId, u64> = theirs.iter().copied().collect();
-        let behind: Vec<(PeerId, u64)> = self
-            .ledger
-            .owners()
-            .map(|held| (held.id, theirs.get(&held.id).copied().unwrap_or(0), held.complete))
-            .filter(|(owner, theirs, mine)| *owner != from && theirs < mine)
-            .map(|(owner, theirs, _)| (owner, theirs))
-            .collect();
+        let theirs: BTreeMap<PeerId, (u64, u64)> =
+            theirs.iter().map(|(owner, complete, loose)| (*owner, (*complete, *loose))).collect();
+        let mut behind: Vec<(PeerId, u64)> = Vec::new();
+        for held in self.ledger.owners().filter(|held| held.id != from) {
+            let (complete, loose) = theirs.get(&held.id).copied().unwrap_or_default();
+            let mine = held.loose();
+            if complete < held.complete || mine != 0 && mine != loose {
+                behind.push((held.id, complete));
+            }
+        }
         self.answer_pull(from, &behind);
     }
 
@@ -366,16 +372,48 @@ impl Brain {
         }
     }
 
+    /// Somebody holds this of this identity's writes. That proves nothing: the record itself would.
+    fn look_at_mark(&mut self, from: PeerId, yours: Mark) {
+        if yours.seq > self.writer.last() || self.writer.wrote_otherwise(yours) {
+            self.send(from, Message::Pull { after: vec![(self.me, yours.seq - 1)] });
+        } else if yours.seq > 0 {
+            self.writer.trust();
+        }
+    }
+
+    /// Whether there are others that may know what this peer wrote.
+    pub(super) fn has_company(&self) -> bool {
+        let departed = &self.readings.departed;
+        self.ledger.owners().any(|owner| owner.admitted && owner.id != self.me && !departed.contains(&owner.id))
+    }
+
+    /// Records of this identity came from elsewhere: this life wrote them, or an earlier one did.
+    fn heard_own(&mut self, records: &[Arc<Stored>]) {
+        let other = |one: &&Arc<Stored>| {
+            self.writer.wrote_otherwise(Mark { seq: one.record.seq, head: one.proof.signature.head() })
+        };
+        if let Some(other) = records.iter().find(other) {
+            return self.retire(format!(
+                "others hold another record {} of this peer than it wrote: the data folder is an old copy",
+                other.record.seq
+            ));
+        }
+        self.heard_of_own(records.iter().map(|one| one.record.seq).max().unwrap_or(0));
+    }
+
+    fn retire(&mut self, reason: String) {
+        self.retired = true;
+        self.out.push(Effect::Retire { reason });
+    }
+
     /// Somebody holds records of this identity up to `seq`. A number that was never written here
     /// means that this disk is an old one: a later life wrote, and this one must stop.
     fn heard_of_own(&mut self, seq: u64) {
         if seq > self.writer.last() {
-            self.retired = true;
-            let reason = format!(
+            self.retire(format!(
                 "others hold record {seq} of this peer, which has written only {}: the data folder is an old copy",
                 self.writer.last()
-            );
-            self.out.push(Effect::Retire { reason });
+            ));
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::record::{Frame, RecordKey, Stored};
 use crate::effect::StoreOp;
 use crate::ids::{PeerId, PeerIx, rendezvous};
-use crate::wire::Records;
+use crate::wire::{Mark, Records};
 
 /// The most bytes of records in one answer to a pull.
 pub const ANSWER_BYTES_MAX: usize = 128 << 10;
@@ -153,9 +153,7 @@ impl Ledger {
     pub fn take_records(&mut self, answer: &Records) -> Taken {
         let owner = self.owner_mut(&answer.owner);
         let mut taken = Taken::default();
-        let in_range = |one: &&Arc<Stored>| {
-            one.record.owner == answer.owner && (answer.after + 1..=answer.through).contains(&one.record.seq)
-        };
+        let in_range = |one: &&Arc<Stored>| one.record.owner == answer.owner && one.record.seq > answer.after;
         if answer.replaces_below > owner.complete {
             let joins = answer.after == 0 || owner.replaced_through == Some(answer.after);
             if !joins {
@@ -194,7 +192,7 @@ impl Ledger {
 
     /// Answers a pull: everything above `after`, in as many parts as `bytes` allow.
     pub fn answer(&self, id: &PeerId, after: u64, bytes: &mut usize) -> Vec<Records> {
-        let Some(owner) = self.owner(id).filter(|owner| owner.complete > after) else { return Vec::new() };
+        let Some(owner) = self.owner(id).filter(|owner| owner.top() > after) else { return Vec::new() };
         let replaces_below = if after < owner.floor { owner.floor } else { 0 };
         let mut start = if replaces_below > 0 { 0 } else { after };
         let mut parts = Vec::new();
@@ -214,18 +212,27 @@ impl Ledger {
             parts.push(Records { owner: *id, after: start, through, replaces_below, records, more });
             start = through;
         }
+        parts.extend(owner.answer_loose(bytes));
         parts
     }
 
-    /// A hash over every (owner, complete): two peers with the same hold the same.
+    /// A hash over everything in [`Ledger::digest`]: two peers with the same hold the same.
     pub fn sum(&self) -> u64 {
-        let numbered = self.owners.iter().filter(|owner| owner.complete > 0);
-        numbered.fold(0, |sum, owner| sum ^ rendezvous(owner.id.ring(), owner.complete))
+        let mix = |owner: &Owner| rendezvous(owner.id.ring(), owner.complete) ^ owner.loose();
+        self.owners.iter().filter(|owner| owner.top() > 0).fold(0, |sum, owner| sum ^ mix(owner))
     }
 
-    /// Every (owner, complete).
-    pub fn digest(&self) -> Vec<(PeerId, u64)> {
-        self.owners.iter().filter(|owner| owner.complete > 0).map(|owner| (owner.id, owner.complete)).collect()
+    /// Every owner, what is complete of it, and a hash over what is held beyond (0: nothing).
+    pub fn digest(&self) -> Vec<(PeerId, u64, u64)> {
+        let held = self.owners.iter().filter(|owner| owner.top() > 0);
+        held.map(|owner| (owner.id, owner.complete, owner.loose())).collect()
+    }
+
+    /// What is held of a peer, for it to see whether it wrote that.
+    pub fn mark(&self, id: &PeerId) -> Mark {
+        let Some(owner) = self.owner(id) else { return Mark::default() };
+        let last = owner.by_seq.last_key_value();
+        last.map_or(Mark { seq: owner.complete, head: 0 }, |(seq, one)| Mark { seq: *seq, head: one.proof.signature.head() })
     }
 
     /// Forgets a tombstone: only its number stays, in the floor.
@@ -261,6 +268,32 @@ impl Owner {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
+    }
+
+    /// A hash over the numbers beyond `complete` that are held: between them others are missing.
+    pub fn loose(&self) -> u64 {
+        if self.top() == self.complete {
+            return 0;
+        }
+        let beyond = self.by_seq.range(self.complete + 1..).map(|(seq, _)| rendezvous(self.id.ring(), !seq));
+        beyond.fold(0, |sum, one| sum ^ one)
+    }
+
+    /// What is held beyond `complete`: nobody may ever fill the gap, if the owner is gone.
+    fn answer_loose(&self, bytes: &mut usize) -> Option<Records> {
+        let mut records = Vec::new();
+        let mut size = 0;
+        for (_, one) in self.by_seq.range(self.complete + 1..) {
+            if *bytes == 0 || size > ANSWER_BYTES_MAX {
+                break;
+            }
+            size += one.record.size() + 64 + 33 * one.proof.path.len();
+            *bytes = bytes.saturating_sub(size);
+            records.push(one.clone());
+        }
+        let (after, through) = (self.complete, self.complete);
+        let part = Records { owner: self.id, after, through, replaces_below: 0, records, more: false };
+        (!part.records.is_empty()).then_some(part)
     }
 
     /// The highest number that was ever seen of this owner.
