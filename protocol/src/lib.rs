@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod market;
 pub mod membership;
 pub mod model;
+pub mod plant;
 pub mod rfc3339;
 pub mod steward;
 pub mod view;

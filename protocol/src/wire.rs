@@ -39,13 +39,17 @@ pub enum Message {
     /// Opens anti-entropy: hashes over what the sender holds, by ranges of the ring.
     Compare {
         sums: Vec<u64>,
+        /// What the sender holds of the receiver: a number that the receiver never wrote, or wrote otherwise, means
+        /// that its disk is an old one.
+        yours: Mark,
     },
     /// What the sender holds in the ranges that differ, of so many: what it lacks is sent back, what it
-    /// has more of is pulled.
+    /// has more of is pulled. For each owner the number that it is complete through, and a hash over the numbers
+    /// beyond it that it holds all the same.
     Digest {
         of: u16,
         ranges: Vec<u16>,
-        owners: Vec<(PeerId, u64)>,
+        owners: Vec<(PeerId, u64, u64)>,
     },
     /// Asks for everything after a number, owner by owner.
     Pull {
@@ -95,6 +99,13 @@ pub struct Have {
     pub frames: Vec<(u64, u64)>,
     /// The age of the vitals: they rise with each.
     pub vitals: Vec<(u64, u64)>,
+}
+
+/// One write of an owner: its number, and the beginning of the signature that it stands under. 0: not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub seq: u64,
+    pub head: u64,
 }
 
 /// Why a steward has a claim ended.
@@ -149,6 +160,7 @@ pub struct Records {
     /// Not 0: the asker was below the owner's floor, which this is, and of the numbers in the
     /// range it keeps only these records.
     pub replaces_below: u64,
+    /// Beside those in the range there may be some beyond `through`, between which others are missing.
     pub records: Vec<Arc<Stored>>,
     /// There are more after `through`.
     pub more: bool,

@@ -148,8 +148,8 @@ impl Brain {
     fn tell_members(&mut self) {
         let admitted: Vec<PeerId> =
             self.ledger.owners().filter(|owner| owner.admitted && owner.id != self.me).map(|owner| owner.id).collect();
-        let admitted = admitted.into_iter().filter(|peer| !self.readings.departed.contains_key(peer));
-        let peers = admitted.map(|peer| (peer, self.addresses(&peer))).collect();
+        // The departed, too: a peer that is a member no more is to hear of it, and nothing else (see `received`).
+        let peers = admitted.into_iter().map(|peer| (peer, self.addresses(&peer))).collect();
         self.out.push(Effect::Members { peers });
     }
 

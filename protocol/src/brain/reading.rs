@@ -232,6 +232,12 @@ impl Brain {
             }
             Ok(false) => {}
             Err(DocumentError::Unreadable(_) | DocumentError::Inapplicable(_)) => {
+                // What is no change makes no app.
+                let empty = |document: &Document| document.is_empty() && !document.has_waiting();
+                if self.documents.get(&change.app).is_some_and(empty) {
+                    self.documents.remove(&change.app);
+                    self.open.retain(|open| *open != change.app);
+                }
                 self.report(Some(owner), Bad::Inapplicable);
             }
         }

@@ -16,8 +16,9 @@ use crate::market::rank::Rank;
 use crate::market::wire::Release;
 use crate::membership::Loss;
 use crate::model::{AppSpec, Outcome};
+use crate::plant::Plant;
 use crate::steward::reconcile::{Plan, Sight, reconcile};
-use crate::wire::Message;
+use crate::wire::{Message, StopReason};
 
 /// A life younger than this stewards nothing while there are older ones, ms.
 const MATURE_MS: u64 = 60_000;
@@ -329,7 +330,8 @@ impl Brain {
         static NONE: Slots = Slots::new();
         static NO_OUTCOMES: BTreeMap<String, Outcome> = BTreeMap::new();
         let claims = self.readings.slots(app, service).unwrap_or(&NONE);
-        let outcomes = self.documents.get(app).and_then(|doc| doc.outcomes.get(service)).unwrap_or(&NO_OUTCOMES);
+        let document = self.documents.get(app).filter(|_| !self.has(Plant::ForgetFinished));
+        let outcomes = document.and_then(|doc| doc.outcomes.get(service)).unwrap_or(&NO_OUTCOMES);
         let auctions = self.stewards.auctions.values().filter(|a| a.app == *app && a.service == service);
         let awards = self.stewards.outstanding.values().filter(|o| o.app == *app && o.service == service);
         let given = auctions
@@ -343,6 +345,9 @@ impl Brain {
     fn carry_out(&mut self, app: &AppId, spec: &AppSpec, service: &str, plan: Plan) {
         let now = self.now.ms;
         for (owner, claim, why) in plan.stop {
+            if why == StopReason::Duplicate && self.has(Plant::KeepDuplicates) {
+                continue;
+            }
             self.order(app, owner, claim, Message::Stop { claim, app: app.clone(), why });
         }
         for (owner, claim) in plan.go {

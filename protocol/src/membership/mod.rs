@@ -204,6 +204,9 @@ pub struct Membership {
     orders: Vec<Order>,
 }
 
+/// A verdict against a life so far above the last that is known is none: nobody can have seen that life, and above the
+/// highest number there would be no other to refute it with.
+const LIFE_LEAP_MAX: u64 = 1_000_000;
 /// This peer's own index.
 const ME: u32 = 0;
 
@@ -333,7 +336,7 @@ impl Membership {
     pub fn verdict(&mut self, now: Now, observer: &PeerId, subject: &PeerId, life: u64) {
         self.arrive(now);
         let at = self.intern(*subject);
-        if observer == subject {
+        if observer == subject || life > self.peers[at as usize].life.saturating_add(LIFE_LEAP_MAX) {
             return;
         }
         if at == ME {

@@ -165,7 +165,7 @@ fn look_at(
         plan.outcomes.push(outcome(slot, last, true));
         return Seen::Finished;
     }
-    let attempt = 1 + entries.iter().map(|entry| entry.claim.attempt).max().unwrap_or(0);
+    let attempt = entries.iter().map(|entry| entry.claim.attempt).max().unwrap_or(0).saturating_add(1);
     let mut ended: Vec<&ClaimEntry> =
         entries.iter().filter(|entry| entry.claim.revision == revision && entry.claim.state.has_ended()).collect();
     ended.sort_by_key(|entry| std::cmp::Reverse(entry.claim.attempt));
