@@ -273,6 +273,60 @@ pub struct Apps {
     pub apps: Vec<App>,
 }
 
+/// `GET /v1/explain/{name}`, of an app, a service (`app.service`) or a task (`app.service.slot`): why tasks wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub app: String,
+    pub generation: u32,
+    /// The name of the machine whose peer looks after the app.
+    pub steward: Option<String>,
+    /// The machine whose peer tells this.
+    pub told_by: String,
+    /// It is the steward that tells: it knows what the machines answered. Another peer knows only the ledger.
+    pub by_steward: bool,
+    pub services: Vec<ServiceExplained>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+}
+
+/// One service of an explained app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceExplained {
+    pub service: String,
+    /// Replicas that are wanted; of them run, have finished, and wait:
+    pub wanted: u32,
+    pub running: u32,
+    pub finished: u32,
+    pub waiting: u32,
+    /// What one task needs, by dimension.
+    pub need: BTreeMap<String, u64>,
+    /// What the steward is at, sentence by sentence.
+    pub steward: Vec<String>,
+    /// The first hundred tasks that wait.
+    pub tasks: Vec<WaitingTask>,
+    /// Why machines do not take those that have no place, the commonest reason first.
+    pub machines: Vec<MachineReason>,
+}
+
+/// A task that does not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingTask {
+    pub task: String,
+    pub why: String,
+}
+
+/// Machines that do not take a task for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineReason {
+    /// `full`, `too-small`, `port`, `reserved`, `constraint`, `draining`, `down`, `suspect`, `restarting`,
+    /// `no-executor`, `no-image`, `silent`, `bid`, `fits` or `declined`.
+    pub code: String,
+    pub text: String,
+    pub count: u32,
+    /// Their names, the first 64.
+    pub machines: Vec<String>,
+}
+
 /// `POST /v1/invitations`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteBody {

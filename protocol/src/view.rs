@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::{App, ImageRow, MachineRow, PortRow, Status, TaskRow};
 use crate::brain::{Brain, NAMESPACE};
 use crate::event::Now;
+use crate::explain::{amount, dimension as words_of};
 use crate::ids::{AppId, ChangeId, ClaimId, PeerId};
 use crate::ledger::Document;
 use crate::ledger::readings::ClaimEntry;
@@ -122,7 +123,7 @@ impl View<'_> {
     }
 
     /// A claim that finishes its slot, though the document does not say so yet.
-    fn is_finished(&self, app: &AppId, service: &str, slot: &str, spec: &crate::model::ServiceSpec) -> bool {
+    pub(crate) fn is_finished(&self, app: &AppId, service: &str, slot: &str, spec: &crate::model::ServiceSpec) -> bool {
         let entries = self.brain.readings.slots(app, service).and_then(|slots| slots.get(slot));
         let revision = spec.revision();
         entries.into_iter().flatten().any(|entry| {
@@ -264,6 +265,9 @@ impl View<'_> {
     pub fn remarks(&self) -> Vec<String> {
         let Some(Held { sees, of, until_ms }) = self.brain.members.held(self.now) else { return Vec::new() };
         let held = self.held_back();
+        if held == 0 {
+            return Vec::new();
+        }
         let time = match until_ms {
             Some(until) => format!("for {} s", until.saturating_sub(self.now.ms).div_ceil(1000)),
             None => "until more machines are seen".into(),
@@ -496,8 +500,11 @@ impl View<'_> {
             }
             return Some(match lacking.into_iter().flatten().next() {
                 Some(dimension) => {
-                    let most = machines().map(|machine| machine.capacity.get(&dimension)).max().unwrap_or(0);
-                    format!("{name} needs {} of {dimension}, and the largest machine has {most}", need.get(&dimension))
+                    // Not what is listed: GPUs are listed one by one, and asked for together.
+                    let all = machines().map(|machine| machine.capacity.free(&Default::default(), &dimension));
+                    let [needs, most] = [need.get(&dimension), all.max().unwrap_or(0)].map(|n| amount(&dimension, n));
+                    let word = words_of(&dimension);
+                    format!("{name} needs {needs} of {word}, and the largest machine has {most}")
                 }
                 None => format!("{name} needs a machine that runs tasks, and there is none"),
             });

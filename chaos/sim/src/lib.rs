@@ -13,6 +13,7 @@ pub mod dice;
 pub mod disk;
 pub mod executor;
 pub mod faults;
+pub mod foresee;
 pub mod invariants;
 mod joining;
 mod links;

@@ -13,10 +13,10 @@ use crate::ids::{AppId, BidId, PeerId};
 use crate::market::auction::{
     AWARD_RETRY_MS, Auction, BIDS_MS, Candidate, Outstanding, choose, cost_by, decide, summary, wanted,
 };
-use crate::market::constraint;
-use crate::market::wire::{Award, Bid, Decline, NackReason, Release, Slot, Solicit, Verdict};
+use crate::market::reasons::PassedOver;
+use crate::market::wire::{Award, Bid, Decline, DeclineReason, NackReason, Release, Slot, Solicit, Verdict};
 use crate::membership::{Loss, State};
-use crate::model::{Executor, ServiceSpec};
+use crate::model::ServiceSpec;
 use crate::wire::Message;
 
 /// What does not fit is tried again after this at the latest, ms.
@@ -45,14 +45,13 @@ impl Brain {
         let mut unmet = None;
         for peer in self.members.live() {
             let Some(machine) = self.readings.machines.get(&peer) else { continue };
-            let runs = !matches!(machine.executor, Executor::None(_)) && !machine.draining;
-            let away = machine.restarting_until.is_some();
-            if !runs || away || self.members.state(&peer) != State::Alive {
-                continue;
-            }
-            if let Some(constraint) = constraint::unmet(&service.constraints, &machine.name, &machine.labels) {
-                unmet = Some(constraint);
-                continue;
+            match self.passed_over(&peer, machine, service) {
+                None => {}
+                Some(PassedOver::Unfit(DeclineReason::Constraint(constraint))) => {
+                    unmet = Some(constraint);
+                    continue;
+                }
+                Some(_) => continue,
             }
             let vitals = self.readings.vitals.get(&peer);
             candidates.push(Candidate {
@@ -182,6 +181,10 @@ impl Brain {
     }
 
     fn decide(&mut self, id: u64, auction: Auction) {
+        let offered: u32 = auction.bids.values().map(|bid| bid.count).sum();
+        if (offered as usize) < auction.slots.len() {
+            self.keep_answers(&auction);
+        }
         let Auction { app, service, revision, slots, bids, declines, .. } = auction;
         let wanted = self.documents.get(&app).filter(|doc| !doc.deleted).map(|doc| doc.spec.clone());
         let spec = wanted.as_ref().and_then(|spec| spec.services.get(&service)).filter(|s| s.revision() == revision);

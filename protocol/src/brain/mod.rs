@@ -6,6 +6,7 @@
 
 mod agenda;
 mod auctioning;
+mod explaining;
 mod machine;
 mod members;
 mod reading;
@@ -31,6 +32,7 @@ use crate::market::bidder::Bidder;
 use crate::membership::{Membership, Tuning};
 use crate::view::View;
 use crate::wire::Message;
+pub(crate) use explaining::Efforts;
 pub use requests::NAMESPACE;
 use writer::{Urgency, Writer};
 

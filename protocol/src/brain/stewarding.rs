@@ -11,6 +11,7 @@ use crate::event::Now;
 use crate::ids::{AppId, BidId, ClaimId, PeerId, rendezvous};
 use crate::ledger::readings::{Slots, Stewardship};
 use crate::market::auction::{Auction, Outstanding};
+use crate::market::reasons::Answers;
 use crate::market::wire::Release;
 use crate::membership::Loss;
 use crate::model::{AppSpec, Outcome};
@@ -65,10 +66,12 @@ pub(crate) struct Stewards {
 /// One app under this peer's care.
 #[derive(Debug, Default)]
 pub(super) struct Tended {
-    settle_until: Option<u64>,
+    pub(super) settle_until: Option<u64>,
     looked_ms: u64,
     /// What did not fit, by service.
     pub(super) waiting: BTreeMap<String, Waiting>,
+    /// What the machines said in the last auction that left something of a service waiting.
+    pub(super) answers: BTreeMap<String, Answers>,
     stops: BTreeMap<ClaimId, u64>,
     outcomes_ms: u64,
     pub(super) record: Option<Stewardship>,
@@ -81,13 +84,13 @@ pub(super) struct Tended {
 
 /// What of one service fits nowhere.
 #[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) count: u32,
-    pub(super) tries: u32,
-    pub(super) again_ms: u64,
+pub(crate) struct Waiting {
+    pub(crate) count: u32,
+    pub(crate) tries: u32,
+    pub(crate) again_ms: u64,
     /// Wall clock, ms.
-    pub(super) oldest: u64,
-    pub(super) reasons: Vec<String>,
+    pub(crate) oldest: u64,
+    pub(crate) reasons: Vec<String>,
 }
 
 impl Stewards {
@@ -313,11 +316,12 @@ impl Brain {
         self.tell_overlap(app, overlaps);
         if let Some(tended) = self.stewards.tended.get_mut(app) {
             tended.held = held;
+            tended.answers.retain(|service, _| tended.waiting.contains_key(service));
         }
         self.write_stewardship(app, &spec, restarts);
     }
 
-    fn plan(&self, app: &AppId, spec: &AppSpec, service: &str) -> Plan {
+    pub(super) fn plan(&self, app: &AppId, spec: &AppSpec, service: &str) -> Plan {
         static NONE: Slots = Slots::new();
         static NO_OUTCOMES: BTreeMap<String, Outcome> = BTreeMap::new();
         let claims = self.readings.slots(app, service).unwrap_or(&NONE);

@@ -5,5 +5,6 @@ pub mod auction;
 pub mod bidder;
 pub mod constraint;
 pub mod mix;
+pub mod reasons;
 pub mod score;
 pub mod wire;

@@ -46,6 +46,19 @@ pub struct Plan {
     pub held: u32,
     /// Pairs of live claims of one task.
     pub overlaps: u32,
+    /// Why slots that nobody runs are not given out yet.
+    pub waits: BTreeMap<String, Wait>,
+}
+
+/// Why a slot that nobody runs is not given out yet. Times are monotonic, ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Its machine is down, and may come back until then.
+    Lost { machine: PeerId, until_ms: u64 },
+    /// The storm gate holds it back; no time: until others come back.
+    Held { machine: PeerId, until_ms: Option<u64> },
+    /// It ended so often in a row, soon after its start.
+    BackOff { times: u32, until_ms: u64 },
 }
 
 impl Plan {
@@ -136,11 +149,13 @@ fn look_at(
             Loss::No => live.push(entry),
             Loss::Waits { until_ms } => {
                 plan.look(until_ms);
+                plan.waits.insert(slot.into(), Wait::Lost { machine: entry.owner, until_ms });
                 absent = true;
             }
             Loss::Held { until_ms } => {
                 until_ms.into_iter().for_each(|ms| plan.look(ms));
                 plan.held += 1;
+                plan.waits.insert(slot.into(), Wait::Held { machine: entry.owner, until_ms });
                 absent = true;
             }
             Loss::Lost => lost.push(entry),
@@ -185,6 +200,7 @@ fn look_at(
         let wait = BACKOFF_MS.saturating_mul(1 << (quick - 1).min(16)).min(BACKOFF_MAX_MS);
         if since < wait {
             plan.look(now.ms + (wait - since));
+            plan.waits.insert(slot.into(), Wait::BackOff { times: quick, until_ms: now.ms + (wait - since) });
             return Seen::Waits;
         }
     }
