@@ -144,6 +144,9 @@ pub struct MachineRow {
     pub memory_bytes: u64,
     pub cpu_millis_free: u64,
     pub memory_bytes_free: u64,
+    /// GPUs and other things that are counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourceRow>,
     pub labels: BTreeMap<String, String>,
     pub version: String,
     /// Seconds since its present life began.
@@ -154,6 +157,14 @@ pub struct MachineRow {
     /// The answering peer.
     #[serde(default)]
     pub this: bool,
+}
+
+/// Something of a machine's that is counted; of GPUs those that are wholly free are free.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceRow {
+    pub name: String,
+    pub total: u64,
+    pub free: u64,
 }
 
 /// `GET /v1/status`.

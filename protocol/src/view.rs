@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{App, ImageRow, MachineRow, PortRow, Status, TaskRow};
+use crate::api::{App, ImageRow, MachineRow, PortRow, ResourceRow, Status, TaskRow};
 use crate::brain::{Brain, NAMESPACE};
 use crate::event::Now;
 use crate::explain::{amount, dimension as words_of};
@@ -10,8 +10,8 @@ use crate::ids::{AppId, ChangeId, ClaimId, PeerId};
 use crate::ledger::Document;
 use crate::ledger::readings::ClaimEntry;
 use crate::membership::{Held, State};
-use crate::model::resources::{CPU_MILLIS, MEMORY_BYTES};
-use crate::model::{AppSpec, ClaimState, Executor, Outcome, PortBinding};
+use crate::model::resources::{CPU_MILLIS, GPU_PREFIX, GPUS, MEMORY_BYTES};
+use crate::model::{AppSpec, ClaimState, Executor, Outcome, PortBinding, Resources};
 use crate::rfc3339::rfc3339;
 
 /// How many finished tasks are shown unless all are asked for.
@@ -358,6 +358,7 @@ impl View<'_> {
             memory_bytes: machine.capacity.get(MEMORY_BYTES),
             cpu_millis_free: machine.capacity.free(used, CPU_MILLIS),
             memory_bytes_free: machine.capacity.free(used, MEMORY_BYTES),
+            resources: countable(&machine.capacity, used),
             labels: machine.labels.clone(),
             version: machine.version.clone(),
             age_seconds: self.now.wall.saturating_sub(machine.life_since) / 1000,
@@ -544,8 +545,25 @@ impl View<'_> {
             .flatten()
     }
 
+    /// The name people know a machine by.
+    pub fn name_of(&self, peer: &PeerId) -> String {
+        self.brain.machine_name(peer)
+    }
+
     /// The addresses (`IP:PORT`) of a peer, for the mesh.
     pub fn addresses(&self, peer: &PeerId) -> Vec<String> {
         self.brain.addresses(peer)
     }
+}
+
+/// What a machine has beside cores and memory: its GPUs, counted together, and what it counts itself.
+fn countable(capacity: &Resources, used: &Resources) -> Vec<ResourceRow> {
+    let row = |name: &str, total, free| ResourceRow { name: name.to_string(), total, free };
+    let gpus = capacity.gpus(used).count() as u64;
+    let own = capacity
+        .0
+        .iter()
+        .filter(|(name, _)| !matches!(name.as_str(), CPU_MILLIS | MEMORY_BYTES) && !name.starts_with(GPU_PREFIX));
+    let gpus = (gpus > 0).then(|| row(GPUS, gpus, capacity.free(used, GPUS)));
+    gpus.into_iter().chain(own.map(|(name, total)| row(name, *total, capacity.free(used, name)))).collect()
 }
