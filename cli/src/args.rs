@@ -11,7 +11,7 @@ use rialto_protocol::compose;
 use rialto_protocol::model::PortSpec;
 
 use crate::human;
-pub use questions::{Explain, Foresee};
+pub use questions::{Explain, Foresee, Rebalance};
 
 const ABOUT_CODES: &str = "\
 Exit codes:
@@ -70,6 +70,7 @@ pub enum Verb {
     Status(Status),
     Explain(Explain),
     Foresee(Foresee),
+    Rebalance(Rebalance),
     #[command(subcommand)]
     Machine(Machine),
     Invite(Invite),
@@ -566,6 +567,8 @@ mod tests {
             "foresee --like m1",
             "foresee --lose m1 --seed x",
             "foresee --deploy",
+            "rebalance m1",
+            "rebalance --dry-run=maybe",
             "invite --uses 0",
             "invite --ttl forever",
             "image import",

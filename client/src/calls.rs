@@ -10,7 +10,8 @@ use hyper::Method;
 use hyper::body::Frame;
 use rialto_protocol::api::{
     Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, Explanation, Freed, History, ImageRow, Images,
-    InviteBody, Invited, LogLine, Machines, PullLine, RollbackBody, RunBody, ScaleBody, Status, TaskRow, Tasks,
+    InviteBody, Invited, LogLine, Machines, PullLine, Rebalance, RollbackBody, RunBody, ScaleBody, Status, TaskRow,
+    Tasks,
 };
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::AppSpec;
@@ -100,6 +101,12 @@ impl Client {
     /// `GET /v1/explain/{name}`: why tasks of an app, a service or one task wait.
     pub async fn explain(&self, name: &str) -> Result<Answer<Explanation>, Error> {
         self.ask(Call::get(format!("/v1/explain/{}", escaped(name)))).await
+    }
+
+    /// `GET /v1/rebalance`: moves that would even out the load; with `begin` (`POST`) they are made.
+    pub async fn rebalance(&self, begin: bool) -> Result<Answer<Rebalance>, Error> {
+        let method = if begin { Method::POST } else { Method::GET };
+        self.ask(Call { method, ..Call::get("/v1/rebalance") }).await
     }
 
     /// `GET /v1/ledger`: everything that the peer holds.

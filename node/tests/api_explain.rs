@@ -69,7 +69,7 @@ async fn any_peer_tells_what_the_steward_knows() {
     }
     let wanted = [
         ("not enough cpu: needs 3 cores, at most 1 core free", r#"["m1"]"#),
-        ("too small: needs 3 cores of cpu, has at most 2 cores", r#"["m2"]"#),
+        ("too small: needs 3 cores, has at most 2 cores", r#"["m2"]"#),
         ("node.hostname != m3 does not hold", r#"["m3"]"#),
     ];
     for told in told {

@@ -113,7 +113,7 @@ fn every_mistake_is_named() {
         ("", &[("RIALTO_RESOURCE", "a=1,b")], "", &["RIALTO_RESOURCE", "name=count"]),
         ("--config {file}", &[], "gpu = -1", &["gpu", "at most 64"]),
         ("--config {file}", &[], "gpu = []", &["gpu", "such as 4"]),
-        ("--config {file}", &[], "[resources]\nport = \"x\"", &["resources", "integer"]),
+        ("--config {file}", &[], "[resources]\nport = \"x\"", &["port", "u64"]),
         ("--config {file}", &[], "[labels]\n\"a b\" = \"x\"", &["labels", "can name no label"]),
         ("--cpus -1", &[], "", &["-1"]),
         ("--cpus=NaN", &[], "", &["--cpus", "NaN"]),

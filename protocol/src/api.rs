@@ -338,6 +338,37 @@ pub struct MachineReason {
     pub machines: Vec<String>,
 }
 
+/// `GET /v1/rebalance`: what would be moved; `POST /v1/rebalance` has it moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalance {
+    pub before: EvennessRow,
+    pub after: EvennessRow,
+    pub moves: Vec<MoveRow>,
+    /// The stewards were told to make the moves.
+    pub begun: bool,
+}
+
+/// How even the machines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvennessRow {
+    /// What is taken of the scarcest dimension of the fullest machine, in thousandths, and of the emptiest.
+    pub fullest_permille: u64,
+    pub emptiest_permille: u64,
+    /// Thousandths of GPUs that are free and that typical tasks could not use.
+    pub stranded_gpu_milli: u64,
+}
+
+/// A task that is to be moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRow {
+    /// `app.service.slot`.
+    pub task: String,
+    pub from: String,
+    pub to: String,
+    /// What it pays beyond what it costs, in thousandths of a machine's scarcest dimension, or of a GPU.
+    pub pays: i64,
+}
+
 /// `POST /v1/invitations`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteBody {

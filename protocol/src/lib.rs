@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod market;
 pub mod membership;
 pub mod model;
+mod rebalancing;
 pub mod rfc3339;
 pub mod snapshot;
 pub mod steward;

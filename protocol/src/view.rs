@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::{App, ImageRow, MachineRow, PortRow, ResourceRow, Status, TaskRow};
 use crate::brain::{Brain, NAMESPACE};
 use crate::event::Now;
-use crate::explain::{amount, dimension as words_of};
+use crate::explain::{amount, of};
 use crate::ids::{AppId, ChangeId, ClaimId, PeerId};
 use crate::ledger::Document;
 use crate::ledger::readings::ClaimEntry;
@@ -503,9 +503,8 @@ impl View<'_> {
                 Some(dimension) => {
                     // Not what is listed: GPUs are listed one by one, and asked for together.
                     let all = machines().map(|machine| machine.capacity.free(&Default::default(), &dimension));
-                    let [needs, most] = [need.get(&dimension), all.max().unwrap_or(0)].map(|n| amount(&dimension, n));
-                    let word = words_of(&dimension);
-                    format!("{name} needs {needs} of {word}, and the largest machine has {most}")
+                    let (needs, most) = (of(&dimension, need.get(&dimension)), all.max().unwrap_or(0));
+                    format!("{name} needs {needs}, and the largest machine has {}", amount(&dimension, most))
                 }
                 None => format!("{name} needs a machine that runs tasks, and there is none"),
             });

@@ -12,14 +12,21 @@ fn what_is_foreseen_of_a_death_comes_true() {
     lab.machine(0).done(&["scale", "shop.web=6"]).unwrap();
     let (rows, _) = lab.machine(1).ps_until("six replicas", PATIENCE, |rows| exactly(rows, "shop", 6)).unwrap();
     let on = |machine: &str| -> BTreeSet<String> {
-        live(&rows, "shop").iter().filter(|row| row.machine.as_deref() == Some(machine)).map(|row| row.task.clone()).collect()
+        live(&rows, "shop")
+            .iter()
+            .filter(|row| row.machine.as_deref() == Some(machine))
+            .map(|row| row.task.clone())
+            .collect()
     };
     let victim = lab.machine(2).name().to_owned();
     let outlook: Value = lab.machine(0).json(&["foresee", "--lose", &victim]).unwrap();
     let moves = outlook["moves"].as_array().unwrap();
     let foreseen: BTreeSet<String> = moves.iter().map(|one| one["task"].as_str().unwrap().to_owned()).collect();
     assert_eq!(foreseen, on(&victim), "{outlook:#}");
-    assert!(!foreseen.is_empty() && moves.iter().all(|one| one["from"] == victim && one["to"].is_string()), "{moves:?}");
+    assert!(
+        !foreseen.is_empty() && moves.iter().all(|one| one["from"] == victim && one["to"].is_string()),
+        "{moves:?}"
+    );
     assert_eq!(outlook["waiting"], serde_json::json!([]));
     let again: Value = lab.machine(0).json(&["foresee", "--lose", &victim]).unwrap();
     assert_eq!(again["moves"].as_array().map(Vec::len), Some(moves.len()), "a look changes nothing");
@@ -47,7 +54,11 @@ fn what_is_foreseen_of_a_death_comes_true() {
 fn every_peer_explains_what_waits_and_what_would_help() {
     let Some((_turn, lab)) = three() else { return };
     let services = "services:\n  big:\n    image: host\n    command: sleep 1000\n    deploy:\n      replicas: 1\n";
-    let file = app_file(&lab, "job", &format!("name: job\n{services}      placement:\n        constraints: [node.labels.zone == moon]\n"));
+    let file = app_file(
+        &lab,
+        "job",
+        &format!("name: job\n{services}      placement:\n        constraints: [node.labels.zone == moon]\n"),
+    );
     lab.machine(0).done(&["deploy", "--detach", "-f", file.to_str().unwrap()]).unwrap();
     for machine in lab.machines() {
         let told = || match machine.json::<Value>(&["explain", "job.big"]) {

@@ -49,3 +49,19 @@ pub struct Foresee {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 }
+
+/// Moves tasks of services so that machines are evenly loaded, or whole GPUs are free; each when its replacement runs.
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Examples:
+  rialto rebalance --dry-run    what would be moved, and what that comes to
+  rialto rebalance              move it, of each app one task at a time
+
+Only moves that pay more than a restart costs are made: PAYS is what they pay beyond that, in thousandths of a machine
+or of a GPU. A task's replacement runs before the task is stopped; where there is no room, the task stays. Batches are
+not moved.")]
+pub struct Rebalance {
+    /// Moves nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}

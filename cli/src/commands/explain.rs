@@ -38,8 +38,8 @@ pub fn service(app: &str, told: &ServiceExplained) -> String {
         (count, word) => format!("{count} {word}"),
     });
     let counts: Vec<String> = counts.collect();
-    let counts = if counts.is_empty() { "nothing is wanted".to_string() } else { counts.join(", ") };
-    let mut text = format!("\n{app}.{}: of {} {counts}\n", told.service, told.wanted);
+    let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+    let mut text = format!("\n{app}.{}: {} wanted{counts}\n", told.service, told.wanted);
     text.extend(told.steward.iter().map(|sentence| format!("  {}\n", one_line(sentence))));
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     for task in &told.tasks {

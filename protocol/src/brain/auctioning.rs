@@ -73,11 +73,7 @@ impl Brain {
             return self.wait_for_room(app, name, slots.len() as u32, vec![reason]);
         }
         let next = asked.split_off(wanted.min(asked.len()));
-        if self.stewards.next_auction == 0 {
-            self.stewards.next_auction = self.rng.next_u64() >> 16;
-        }
-        self.stewards.next_auction += 1;
-        let id = self.stewards.next_auction;
+        let id = self.next_auction();
         let solicit = Arc::new(Solicit {
             auction: id,
             app: app.clone(),
@@ -105,8 +101,17 @@ impl Brain {
             declines: BTreeMap::new(),
             deadline_ms: self.now.ms + BIDS_MS,
             alone,
+            moves: false,
         };
         self.stewards.auctions.insert(id, auction);
+    }
+
+    pub(super) fn next_auction(&mut self) -> u64 {
+        if self.stewards.next_auction == 0 {
+            self.stewards.next_auction = self.rng.next_u64() >> 16;
+        }
+        self.stewards.next_auction += 1;
+        self.stewards.next_auction
     }
 
     /// How many tasks of a service each machine holds or is about to.
@@ -182,10 +187,10 @@ impl Brain {
 
     fn decide(&mut self, id: u64, auction: Auction) {
         let offered: u32 = auction.bids.values().map(|bid| bid.count).sum();
-        if (offered as usize) < auction.slots.len() {
+        if (offered as usize) < auction.slots.len() && !auction.moves {
             self.keep_answers(&auction);
         }
-        let Auction { app, service, revision, slots, bids, declines, .. } = auction;
+        let Auction { app, service, revision, slots, bids, declines, moves, .. } = auction;
         let wanted = self.documents.get(&app).filter(|doc| !doc.deleted).map(|doc| doc.spec.clone());
         let spec = wanted.as_ref().and_then(|spec| spec.services.get(&service)).filter(|s| s.revision() == revision);
         let has = self.tasks_by_machine(&app, &service);
@@ -207,13 +212,13 @@ impl Brain {
                 self.stewards.outstanding.insert(bid, out);
             }
         }
-        if given < slots.len() && spec.is_some() {
+        if given < slots.len() && spec.is_some() && !moves {
             let mut reasons = summary(&declines);
             if reasons.is_empty() && given == 0 {
                 reasons.push("no machine answered".into());
             }
             self.wait_for_room(&app, &service, (slots.len() - given) as u32, reasons);
-        } else if let Some(tended) = self.stewards.tended.get_mut(&app) {
+        } else if let Some(tended) = self.stewards.tended.get_mut(&app).filter(|_| !moves) {
             tended.waiting.remove(&service);
         }
         self.touched.insert(app.clone());

@@ -9,6 +9,7 @@ mod auctioning;
 mod explaining;
 mod machine;
 mod members;
+mod moving;
 mod reading;
 mod recording;
 mod requests;

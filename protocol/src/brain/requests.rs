@@ -92,6 +92,11 @@ impl Brain {
             }
             Request::Depart { peer, force } => self.depart(id, peer, force),
             Request::Drain { on } => self.drain(id, on),
+            Request::Relocate(all) => {
+                self.relocate(all);
+                self.reply_when_durable(id, Reply::Done);
+                Ok(())
+            }
             Request::EndTasks => {
                 self.end_tasks();
                 self.reply_when_durable(id, Reply::Done);

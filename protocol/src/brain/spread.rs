@@ -144,6 +144,7 @@ impl Brain {
             Message::Release(release) => self.released(&release),
             Message::Award(award) => self.awarded(from, &award),
             Message::Stop { claim, why, .. } => self.stop_asked(claim, why),
+            Message::Move { app, claim, to } => self.move_asked(app, claim, to),
             Message::Unfreeze => self.unfreeze(),
             Message::Bid(bid) => self.bid_came(from, bid),
             Message::Decline(decline) => self.decline_came(from, decline),

@@ -1,12 +1,13 @@
 //! The steward at work: which apps are this peer's to look after, and what it does for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use super::agenda::Agenda;
+use super::moving::Order;
 use crate::event::Now;
 use crate::ids::{AppId, BidId, ClaimId, PeerId, rendezvous};
 use crate::ledger::readings::{Slots, Stewardship};
@@ -14,7 +15,7 @@ use crate::market::auction::{Auction, Outstanding};
 use crate::market::reasons::Answers;
 use crate::market::wire::Release;
 use crate::membership::Loss;
-use crate::model::{AppSpec, Outcome};
+use crate::model::{AppSpec, Claim, Outcome};
 use crate::steward::reconcile::{Plan, Sight, reconcile};
 use crate::wire::{Message, StopReason};
 
@@ -72,6 +73,8 @@ pub(super) struct Tended {
     pub(super) waiting: BTreeMap<String, Waiting>,
     /// What the machines said in the last auction that left something of a service waiting.
     pub(super) answers: BTreeMap<String, Answers>,
+    /// Tasks that are to be moved, one after the other.
+    pub(super) orders: VecDeque<Order>,
     stops: BTreeMap<ClaimId, u64>,
     outcomes_ms: u64,
     pub(super) record: Option<Stewardship>,
@@ -313,6 +316,7 @@ impl Brain {
             restarts.extend(plan.restarts.iter().map(|(slot, count)| (format!("{name}.{slot}"), *count)));
             self.carry_out(app, &spec, &name, plan);
         }
+        self.move_on(app, &spec);
         self.tell_overlap(app, overlaps);
         if let Some(tended) = self.stewards.tended.get_mut(app) {
             tended.held = held;
@@ -396,6 +400,10 @@ fn heaviest(eligible: &[(PeerId, u64)], app: &AppId) -> Option<PeerId> {
 impl Sight for Brain {
     fn loss(&self, machine: &PeerId, lost_after_ms: u64) -> Loss {
         self.members.loss(self.now, machine, lost_after_ms)
+    }
+
+    fn gives_way(&self, claim: &Claim) -> bool {
+        self.is_moving(&claim.task.app, &claim.id)
     }
 
     fn draining(&self, machine: &PeerId) -> bool {

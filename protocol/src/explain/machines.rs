@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::NAMES_MAX;
-use super::words::{amount, dimension, time};
+use super::words::{amount, dimension, of, time};
 use crate::api::MachineReason;
 use crate::brain::Efforts;
 use crate::ids::{AppId, PeerId};
@@ -131,7 +131,7 @@ impl View<'_> {
             }
             Why::TooSmall(name) => {
                 let has = amount(&name, group.most);
-                ("too-small", format!("too small: needs {} of {}, has at most {has}", short(&name), dimension(&name)))
+                ("too-small", format!("too small: needs {}, has at most {has}", of(&name, need.get(&name))))
             }
             Why::Port { port, taker } => ("port", format!("port {port} is taken by {taker}")),
             Why::Declined { code, text } | Why::Away { code, text } => (code, text),

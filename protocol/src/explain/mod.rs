@@ -13,7 +13,7 @@ use crate::ids::{AppId, PeerId};
 use crate::ledger::Document;
 use crate::view::View;
 
-pub(crate) use words::{amount, dimension};
+pub(crate) use words::{amount, of};
 
 /// The most tasks of a service that are told of one by one.
 pub const TASKS_MAX: usize = 100;
@@ -93,7 +93,7 @@ impl View<'_> {
         let efforts = self.brain.efforts(app, &document.spec, name);
         let mut told = ServiceExplained {
             service: name.to_string(),
-            wanted: spec.replicas,
+            wanted: if slot.is_some() { 1 } else { spec.replicas },
             running: 0,
             finished: 0,
             waiting: 0,

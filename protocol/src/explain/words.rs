@@ -7,7 +7,7 @@ pub(crate) fn dimension(name: &str) -> String {
     match name {
         CPU_MILLIS => "cpu".into(),
         MEMORY_BYTES => "memory".into(),
-        GPUS => "whole GPUs".into(),
+        GPUS => "GPUs".into(),
         GPU_SHARE => "GPU".into(),
         other => match other.strip_prefix(PORT_PREFIX) {
             Some(port) => format!("port {port}"),
@@ -16,7 +16,7 @@ pub(crate) fn dimension(name: &str) -> String {
     }
 }
 
-/// An amount of a dimension: `1.5 GiB`, `0.5 cores`, `2 GPUs`, `a quarter` is none of them.
+/// An amount of a dimension: `1.5 GiB`, `0.5 cores`, `2 GPUs`.
 pub(crate) fn amount(name: &str, amount: u64) -> String {
     match name {
         CPU_MILLIS => format!("{} core{}", thousandths(amount), if amount == 1000 { "" } else { "s" }),
@@ -24,6 +24,14 @@ pub(crate) fn amount(name: &str, amount: u64) -> String {
         GPUS => format!("{amount} GPU{}", if amount == 1 { "" } else { "s" }),
         GPU_SHARE => format!("{} of a GPU", thousandths(amount * 1000 / GPU_WHOLE)),
         _ => amount.to_string(),
+    }
+}
+
+/// An amount with what it is of: `1.5 GiB of memory`, `2 GPUs`, `3 of licence`.
+pub(crate) fn of(name: &str, n: u64) -> String {
+    match name {
+        CPU_MILLIS | GPUS | GPU_SHARE => amount(name, n),
+        other => format!("{} of {}", amount(other, n), dimension(other)),
     }
 }
 
@@ -51,11 +59,9 @@ fn thousandths(amount: u64) -> String {
 fn bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = (bytes.max(1).ilog2() / 10) as usize;
-    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
-    match tenths % 10 {
-        0 => format!("{} {}", tenths / 10, units[unit]),
-        rest => format!("{}.{rest} {}", tenths / 10, units[unit]),
-    }
+    let hundredths = (u128::from(bytes) * 100) >> (10 * unit);
+    let shown = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    format!("{} {}", shown.trim_end_matches('0').trim_end_matches('.'), units[unit])
 }
 
 #[cfg(test)]
@@ -70,7 +76,8 @@ mod tests {
             (MEMORY_BYTES, 2 << 30, "2 GiB"),
             (MEMORY_BYTES, 3 << 29, "1.5 GiB"),
             (MEMORY_BYTES, 0, "0 B"),
-            (MEMORY_BYTES, u64::MAX, "15.9 EiB"),
+            (MEMORY_BYTES, u64::MAX, "15.99 EiB"),
+            (MEMORY_BYTES, 1500 << 20, "1.46 GiB"),
             (GPUS, 1, "1 GPU"),
             (GPU_SHARE, 250, "0.25 of a GPU"),
             ("licence", 3, "3"),

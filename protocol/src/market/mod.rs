@@ -6,5 +6,6 @@ pub mod bidder;
 pub mod constraint;
 pub mod mix;
 pub mod reasons;
+pub mod rebalance;
 pub mod score;
 pub mod wire;

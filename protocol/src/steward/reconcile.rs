@@ -7,7 +7,7 @@ use crate::ids::{ClaimId, PeerId};
 use crate::ledger::readings::{ClaimEntry, Slots};
 use crate::market::wire::Slot;
 use crate::membership::Loss;
-use crate::model::{ClaimState, OnLost, Outcome, Restart, ServiceSpec};
+use crate::model::{Claim, ClaimState, OnLost, Outcome, Restart, ServiceSpec};
 use crate::wire::StopReason;
 
 /// How long after a machine was seen down a service's tasks are replaced, ms.
@@ -25,6 +25,8 @@ const RAN_WELL_MS: u64 = 10_000;
 pub trait Sight {
     /// Whether a machine is lost, for tasks that wait this long.
     fn loss(&self, machine: &PeerId, lost_after_ms: u64) -> Loss;
+    /// Whether a claim is to end once another one of its task runs: the task is being moved.
+    fn gives_way(&self, claim: &Claim) -> bool;
     /// Whether a machine is to be emptied.
     fn draining(&self, machine: &PeerId) -> bool;
 }
@@ -210,7 +212,10 @@ fn look_at(
 /// Of live claims of one task the oldest stays: the stamp of `accepted`, then the owner, are facts
 /// that never change. The others end once it runs.
 fn keep_one(revision: u64, mut live: Vec<&ClaimEntry>, sight: &impl Sight, plan: &mut Plan) -> Seen {
-    live.sort_by_key(|entry| (entry.claim.revision != revision, entry.claim.accepted_at, entry.owner, entry.claim.id));
+    live.sort_by_key(|entry| {
+        let claim = &entry.claim;
+        (claim.revision != revision, sight.gives_way(claim), claim.accepted_at, entry.owner, claim.id)
+    });
     let winner = live[0];
     plan.overlaps += live.len() as u32 - 1;
     if winner.claim.state == ClaimState::Running {

@@ -147,7 +147,8 @@ fn named(described: &BTreeMap<PeerId, Described>, live: &BTreeSet<PeerId>, name:
     let found = described.iter().filter(|(_, own)| own.name == name).map(|(peer, _)| *peer);
     let by_id = || described.keys().copied().find(|peer| name.len() >= 6 && peer.hex().starts_with(name));
     found.min_by_key(|peer| !live.contains(peer)).or_else(by_id).ok_or_else(|| {
-        let names: Vec<&str> = described.values().map(|own| own.name.as_str()).take(20).collect();
+        let mut names: Vec<&str> = described.values().map(|own| own.name.as_str()).take(20).collect();
+        names.sort_unstable();
         ForeseeError::NoMachine(name.to_string(), names.join(", "))
     })
 }

@@ -100,7 +100,11 @@ impl Story {
         let since = if self.lose.is_empty() { began_ms } else { lost_ms };
         let settled_ms = last_ms.map(|last| last.saturating_sub(since));
         let name = |at: &usize| self.world.machines[*at].name.clone();
-        let names = |places: &[usize]| places.iter().map(name).collect();
+        let names = |places: &[usize]| {
+            let mut names: Vec<String> = places.iter().map(name).collect();
+            names.sort();
+            names
+        };
         let told = outlook(&self.world, &before, under_way);
         Ok(Outlook {
             seed: questions.seed,
