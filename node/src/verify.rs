@@ -27,6 +27,7 @@ pub fn verify(message: &Message) -> bool {
         | Message::Kept { .. }
         | Message::Solicit(_)
         | Message::Bid(_)
+        | Message::Move { .. }
         | Message::Decline(_)
         | Message::Release(_)
         | Message::Award(_)

@@ -86,6 +86,12 @@ pub enum Message {
         app: AppId,
         why: StopReason,
     },
+    /// A person wants a task moved: to the app's steward.
+    Move {
+        app: AppId,
+        claim: ClaimId,
+        to: PeerId,
+    },
     /// A person opens the storm gate: what is down is given up at once.
     Unfreeze,
     /// The newest version of records that the receiver waits for, ahead of the frame.

@@ -14,6 +14,7 @@ mod disasters;
 pub mod disk;
 pub mod executor;
 pub mod faults;
+pub mod foresee;
 mod hostile;
 pub mod invariants;
 mod joining;

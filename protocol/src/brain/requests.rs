@@ -94,6 +94,11 @@ impl Brain {
             }
             Request::Depart { peer, force, last } => self.depart(id, peer, force, last),
             Request::Drain { on } => self.drain(id, on),
+            Request::Relocate(all) => {
+                self.relocate(all);
+                self.reply_when_durable(id, Reply::Done);
+                Ok(())
+            }
             Request::EndTasks => {
                 self.end_tasks();
                 self.reply_when_durable(id, Reply::Done);

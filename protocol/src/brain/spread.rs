@@ -155,6 +155,7 @@ impl Brain {
             Message::Offer(offer) => self.offered(from, offer),
             Message::Go { claim, .. } => self.gang_goes(claim),
             Message::Stop { claim, why, .. } => self.stop_asked(claim, why),
+            Message::Move { app, claim, to } => self.move_asked(app, claim, to),
             Message::Unfreeze => self.unfreeze(),
             Message::Bid(bid) => self.bid_came(from, bid),
             Message::Decline(decline) => self.decline_came(from, decline),

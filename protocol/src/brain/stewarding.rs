@@ -1,21 +1,23 @@
 //! The steward at work: which apps are this peer's to look after, and what it does for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use super::agenda::Agenda;
+use super::moving::Order;
 use crate::effect::Effect;
 use crate::event::Now;
 use crate::ids::{AppId, BidId, ClaimId, PeerId, rendezvous};
 use crate::ledger::readings::{Slots, Stewardship};
 use crate::market::auction::{Auction, Outstanding};
 use crate::market::rank::Rank;
+use crate::market::reasons::Answers;
 use crate::market::wire::Release;
 use crate::membership::Loss;
-use crate::model::{AppSpec, Outcome};
+use crate::model::{AppSpec, Claim, Outcome};
 use crate::plant::Plant;
 use crate::steward::reconcile::{Plan, Sight, reconcile};
 use crate::wire::{Message, StopReason};
@@ -35,7 +37,7 @@ const FORMER_MAX: usize = 8;
 /// Every app is looked at this often in any case, ms.
 const SWEEP_MS: u64 = 30_000;
 /// A machine that was asked to end a claim, or to start it, is asked again after this, ms.
-const ORDER_AGAIN_MS: u64 = 2_000;
+const TELL_AGAIN_MS: u64 = 2_000;
 /// Outcomes of one app are written at most this often, ms.
 const OUTCOMES_MS: u64 = 1_000;
 /// The most slots in one auction.
@@ -72,8 +74,12 @@ pub(super) struct Tended {
     looked_ms: u64,
     /// What did not fit, by service.
     pub(super) waiting: BTreeMap<String, Waiting>,
+    /// What the machines said in the last auction that left something of a service waiting.
+    pub(super) answers: BTreeMap<String, Answers>,
+    /// Tasks that are to be moved, one after the other.
+    pub(super) orders: VecDeque<Order>,
     /// What was said of claims lately, and when it may be said again: monotonic, ms. `true`: that it may start.
-    orders: BTreeMap<(ClaimId, bool), u64>,
+    told: BTreeMap<(ClaimId, bool), u64>,
     outcomes_ms: u64,
     pub(super) record: Option<Stewardship>,
     pub(super) record_ms: u64,
@@ -85,13 +91,13 @@ pub(super) struct Tended {
 
 /// What of one service fits nowhere.
 #[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) count: u32,
-    pub(super) tries: u32,
-    pub(super) again_ms: u64,
+pub(crate) struct Waiting {
+    pub(crate) count: u32,
+    pub(crate) tries: u32,
+    pub(crate) again_ms: u64,
     /// Its place among what waits.
-    pub(super) rank: Rank,
-    pub(super) reasons: Vec<String>,
+    pub(crate) rank: Rank,
+    pub(crate) reasons: Vec<String>,
 }
 
 impl Stewards {
@@ -319,9 +325,11 @@ impl Brain {
             restarts.extend(plan.restarts.iter().map(|(slot, count)| (format!("{name}.{slot}"), *count)));
             self.carry_out(app, &spec, &name, plan);
         }
+        self.move_on(app, &spec);
         self.tell_overlap(app, overlaps);
         if let Some(tended) = self.stewards.tended.get_mut(app) {
             tended.held = held;
+            tended.answers.retain(|service, _| tended.waiting.contains_key(service));
         }
         self.write_stewardship(app, &spec, restarts);
     }
@@ -348,10 +356,10 @@ impl Brain {
             if why == StopReason::Duplicate && self.has(Plant::KeepDuplicates) {
                 continue;
             }
-            self.order(app, owner, claim, Message::Stop { claim, app: app.clone(), why });
+            self.tell(app, owner, claim, Message::Stop { claim, app: app.clone(), why });
         }
         for (owner, claim) in plan.go {
-            self.order(app, owner, claim, Message::Go { claim, app: app.clone() });
+            self.tell(app, owner, claim, Message::Go { claim, app: app.clone() });
         }
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
         let agenda = &mut self.stewards.agenda;
@@ -386,17 +394,17 @@ impl Brain {
     }
 
     /// Says something about a claim to its machine, and again while it seems not to have been heard.
-    fn order(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, message: Message) {
+    fn tell(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, message: Message) {
         let now = self.now.ms;
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
-        tended.orders.retain(|_, again| *again > now);
-        let again = now + ORDER_AGAIN_MS;
+        tended.told.retain(|_, again| *again > now);
+        let again = now + TELL_AGAIN_MS;
         self.stewards.agenda.look_by(app, again);
         let key = (claim, matches!(message, Message::Go { .. }));
-        if tended.orders.contains_key(&key) {
+        if tended.told.contains_key(&key) {
             return;
         }
-        tended.orders.insert(key, again);
+        tended.told.insert(key, again);
         // Of what was seen to be accepted this machine's own part may not be durable yet.
         self.hold(Effect::Send { to: owner, message });
     }
@@ -411,6 +419,10 @@ fn heaviest(eligible: &[(PeerId, u64)], app: &AppId) -> Option<PeerId> {
 impl Sight for Brain {
     fn loss(&self, machine: &PeerId, lost_after_ms: u64) -> Loss {
         self.members.loss(self.now, machine, lost_after_ms)
+    }
+
+    fn gives_way(&self, claim: &Claim) -> bool {
+        self.is_moving(&claim.task.app, &claim.id)
     }
 
     fn draining(&self, machine: &PeerId) -> bool {

@@ -178,6 +178,11 @@ impl Readings {
         self.mix.clone()
     }
 
+    /// The mix as it was when a bid last asked for it.
+    pub fn last_mix(&self) -> Arc<Mix> {
+        self.mix.clone()
+    }
+
     /// Reads how a steward fares with an app: what waits is typical, too.
     pub fn stewardship(&mut self, owner: PeerId, app: AppId, stewardship: Stewardship) {
         let count = |pending: &Pending| u64::from(pending.count.min(PENDING_MAX));

@@ -401,6 +401,17 @@ impl Membership {
         self.index.get(peer).map_or(State::Left, |at| self.peers[*at as usize].state)
     }
 
+    /// Since when this peer holds another for what it does: monotonic, ms.
+    pub fn since(&self, peer: &PeerId) -> Option<u64> {
+        self.index.get(peer).map(|at| self.peers[*at as usize].since_ms)
+    }
+
+    /// What [`Order::Remember`] would keep now.
+    pub fn remembered(&self) -> Vec<u8> {
+        let down = self.down.iter().map(|(id, life)| (*id, *life)).collect();
+        crate::wire::encode(&Remembered { reference: self.gate.reference().cloned(), down })
+    }
+
     /// The highest life that a peer is known to have, by record or by heartbeat; 0 of one unknown.
     pub fn life(&self, peer: &PeerId) -> u64 {
         self.index.get(peer).map_or(0, |at| self.peers[*at as usize].life)
@@ -506,9 +517,7 @@ impl Membership {
 
     fn remember(&mut self) {
         if std::mem::take(&mut self.remember_stale) {
-            let down = self.down.iter().map(|(id, life)| (*id, *life)).collect();
-            let remembered = Remembered { reference: self.gate.reference().cloned(), down };
-            self.orders.push(Order::Remember(crate::wire::encode(&remembered)));
+            self.orders.push(Order::Remember(self.remembered()));
         }
     }
 }
