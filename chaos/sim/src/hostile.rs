@@ -19,9 +19,9 @@ use crate::dice::Dice;
 use crate::world::{Happening, World};
 
 /// It does something this often on average, µs.
-const PAUSE_US: u64 = 250_000;
+const PAUSE_US: u64 = 400_000;
 /// So much at once is too much.
-const FLOOD: u64 = 200;
+const FLOOD: u64 = 100;
 
 /// What a hostile machine remembers.
 #[derive(Clone, Debug)]
@@ -249,7 +249,7 @@ impl World {
     fn too_much(&mut self, hostile: &mut Hostile, me: PeerId) -> Vec<Message> {
         let first = hostile.last + 1;
         let records = (0..FLOOD)
-            .map(|n| record(me, first + n, Kind::EVENT, &format!("{}", (first + n) % 5_000), Some(vec![7; 50])));
+            .map(|n| record(me, first + n, Kind::EVENT, &format!("{}", (first + n) % 1_000), Some(vec![7; 50])));
         let many = Message::Frame(Arc::new(self.framed(hostile, me, records.collect())));
         // It stays outside the sequence: nobody takes it, and nobody misses it.
         let draft = Draft {

@@ -137,6 +137,10 @@ impl Brain {
 
     pub(super) fn answer_pull(&mut self, to: PeerId, wanted: &[(PeerId, u64)]) {
         let mut bytes = EXCHANGE_BYTES_MAX;
+        // Where little is missing comes first: nobody starves the others by writing much.
+        let above = |(owner, after): &&(PeerId, u64)| self.ledger.owner(owner).map_or(0, |held| held.above(*after));
+        let mut wanted: Vec<&(PeerId, u64)> = wanted.iter().collect();
+        wanted.sort_by_cached_key(above);
         for (owner, after) in wanted {
             for part in self.ledger.answer(owner, *after, &mut bytes) {
                 self.send(to, Message::Records(part));

@@ -320,21 +320,32 @@ impl Owner {
         self.complete ^ self.loose()
     }
 
-    /// What is held beyond `complete`: nobody may ever fill the gap, if the owner is gone.
-    fn answer_loose(&self, bytes: &mut usize) -> Option<Records> {
-        let mut records = Vec::new();
-        let mut size = 0;
+    /// What is held beyond `complete`, in as many parts as `bytes` allow: nobody may ever fill the gap, if the owner
+    /// is gone.
+    fn answer_loose(&self, bytes: &mut usize) -> Vec<Records> {
+        let (after, through) = (self.complete, self.complete);
+        let mut parts: Vec<Records> = Vec::new();
+        let mut size = ANSWER_BYTES_MAX;
         for (_, one) in self.by_seq.range(self.complete + 1..) {
-            if *bytes == 0 || size > ANSWER_BYTES_MAX {
+            if *bytes == 0 {
                 break;
             }
-            size += one.record.size() + 64 + 33 * one.proof.path.len();
-            *bytes = bytes.saturating_sub(size);
-            records.push(one.clone());
+            if size >= ANSWER_BYTES_MAX {
+                size = 0;
+                let records = Vec::new();
+                parts.push(Records { owner: self.id, after, through, replaces_below: 0, records, more: false });
+            }
+            let this = one.record.size() + 64 + 33 * one.proof.path.len();
+            size += this;
+            *bytes = bytes.saturating_sub(this);
+            parts.last_mut().expect("one was pushed").records.push(one.clone());
         }
-        let (after, through) = (self.complete, self.complete);
-        let part = Records { owner: self.id, after, through, replaces_below: 0, records, more: false };
-        (!part.records.is_empty()).then_some(part)
+        parts
+    }
+
+    /// How many records above a number are held.
+    pub fn above(&self, after: u64) -> usize {
+        self.by_seq.range(after.saturating_add(1)..).count()
     }
 
     /// The highest number that was ever seen of this owner.

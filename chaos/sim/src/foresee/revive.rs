@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rialto_protocol::event::Description;
 use rialto_protocol::ids::PeerId;
 use rialto_protocol::ledger::record::{Kind, Proof, Stored};
-use rialto_protocol::model::{Claim, Machine as Described, Resources, TaskSpec};
+use rialto_protocol::model::{Claim, Machine as Described, TaskSpec};
 use rialto_protocol::snapshot::Snapshot;
 use rialto_protocol::wire;
 

@@ -32,6 +32,13 @@ pub fn forged(world: &World) -> Vec<String> {
     honest(world).next().map(|at| forgeries(world, at)).unwrap_or_default()
 }
 
+/// Of an identity whose disk was put back, and is dead, nobody can say what is true; and what a hostile machine says
+/// of itself it may say to everybody otherwise.
+fn is_honest(world: &World, owner: &PeerId) -> bool {
+    let machine = world.machine_of(owner).map(|at| &world.machines[at]);
+    !world.promises.owners.is_forked(owner) && machine.is_some_and(|machine| machine.hostile.is_none())
+}
+
 /// Everybody believes the same about what is wanted and what runs.
 fn beliefs(world: &World, up: &[usize]) -> Vec<String> {
     let mut found = Vec::new();
@@ -73,8 +80,7 @@ fn first_difference<T: std::fmt::Debug + PartialEq>(one: &[T], other: &[T]) -> O
 /// Every disk holds the same records.
 fn ledgers(world: &World, up: &[usize]) -> Vec<String> {
     let mut found = Vec::new();
-    // Of an identity whose disk was put back nobody can say what is true: it is dead.
-    let counts = |owner: &PeerId| !world.promises.owners.is_forked(owner);
+    let counts = |owner: &PeerId| is_honest(world, owner);
     let disk = |at: usize| {
         let records = world.machines[at].disk.records.iter().filter(|((owner, _), _)| counts(owner));
         records.map(|(key, stored)| (key, stored.record.seq))
@@ -103,11 +109,7 @@ fn ledgers(world: &World, up: &[usize]) -> Vec<String> {
 
 /// What every disk holds is what its owner wrote.
 fn forgeries(world: &World, at: usize) -> Vec<String> {
-    let honest = |owner: &PeerId| {
-        let machine = world.machine_of(owner).map(|at| &world.machines[at]);
-        !world.promises.owners.is_forked(owner) && machine.is_some_and(|machine| machine.hostile.is_none())
-    };
-    let records = world.machines[at].disk.records.iter().filter(|((owner, _), _)| honest(owner));
+    let records = world.machines[at].disk.records.iter().filter(|((owner, _), _)| is_honest(world, owner));
     let forged = records.filter(|(_, stored)| !world.promises.owners.wrote(stored));
     forged.map(|((_, key), _)| format!("m{at} holds {key:?}, which its owner never wrote")).take(3).collect()
 }
@@ -116,7 +118,7 @@ fn forgeries(world: &World, at: usize) -> Vec<String> {
 fn numbers(world: &World, up: &[usize]) -> Vec<String> {
     let complete = |at: usize| {
         let owners = world.machines[at].disk.owners.iter().map(|(owner, (complete, _))| (*owner, *complete));
-        owners.filter(|(owner, complete)| *complete > 0 && !world.promises.owners.is_forked(owner))
+        owners.filter(|(owner, complete)| *complete > 0 && is_honest(world, owner))
     };
     let mut found = Vec::new();
     for at in &up[1..] {
