@@ -24,6 +24,7 @@ pub fn verify(message: &Message) -> bool {
         | Message::Prune
         | Message::Have(_)
         | Message::Graft { .. }
+        | Message::Want(_)
         | Message::Kept { .. }
         | Message::Solicit(_)
         | Message::Bid(_)

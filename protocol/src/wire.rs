@@ -28,14 +28,14 @@ pub enum Message {
     Vitals(Vec<Arc<SignedVitals>>),
     /// Whoever sent this wants no more than [`Message::Have`] over the link.
     Prune,
-    /// The numbers of what was pushed to others.
+    /// The numbers of what there is.
     Have(Arc<Have>),
-    /// Asks for everything after a number, owner by owner, and for the newest vitals of others; from now on
-    /// the link brings everything.
+    /// From now on the link is to bring everything; and asks for what is missing after a number, owner by owner.
     Graft {
         after: Vec<(PeerId, u64)>,
-        vitals: Vec<PeerId>,
     },
+    /// Asks for the newest vitals of some, by their places on the ring.
+    Want(Vec<u64>),
     /// Opens anti-entropy: hashes over what the sender holds, by ranges of the ring.
     Compare {
         sums: Vec<u64>,

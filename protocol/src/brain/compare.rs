@@ -88,7 +88,7 @@ impl Brain {
         for peer in due {
             let yours = self.ledger.mark(&peer);
             self.send(peer, Message::Compare { sums: sums.clone(), yours });
-            self.send_vitals(peer);
+            self.announce_vitals(peer);
         }
     }
 

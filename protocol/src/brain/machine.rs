@@ -389,12 +389,7 @@ impl Brain {
 
     /// Takes back the claims of the last life: the account is right before the first bid.
     pub(super) fn restore_claims(&mut self, local: &BTreeMap<String, Vec<u8>>) {
-        let own: Vec<Claim> = self
-            .readings
-            .all_claims()
-            .filter(|entry| entry.owner == self.me)
-            .map(|entry| Claim::clone(&entry.claim))
-            .collect();
+        let own: Vec<Claim> = self.readings.claims_of(&self.me).map(|claim| Claim::clone(claim)).collect();
         for claim in own {
             let spec = local.get(&spec_key(&claim.id)).and_then(|bytes| decode::<TaskSpec>(bytes).ok());
             self.bidder.restore(claim, spec);

@@ -122,10 +122,28 @@ const OPEN_DOCUMENTS_MAX: usize = 64;
 
 impl Brain {
     /// A brain with everything its disk remembers, and what it wants done first.
-    pub fn new(config: Config, restored: Restored, now: Now) -> (Self, Vec<Effect>) {
+    pub fn new(config: Config, mut restored: Restored, now: Now) -> (Self, Vec<Effect>) {
+        let last = last_own(&config.me, &restored);
+        let local = std::mem::take(&mut restored.local);
+        Self::start(config, last, local, now, |brain| brain.restore(restored))
+    }
+
+    /// Another peer's brain, whose disk remembers the same ledger as this brain holds: what both hold alike is held
+    /// once, until either changes it. So a thousand peers live in one process. `local`: what that disk holds beside.
+    pub fn beside(&self, config: Config, local: Vec<(String, Vec<u8>)>, now: Now) -> (Self, Vec<Effect>) {
+        let last = self.ledger.owner(&config.me).map_or(0, crate::ledger::replica::Owner::top);
+        Self::start(config, last, local, now, |brain| brain.read_beside(self))
+    }
+
+    fn start(
+        config: Config,
+        last: u64,
+        local: Vec<(String, Vec<u8>)>,
+        now: Now,
+        read: impl FnOnce(&mut Self),
+    ) -> (Self, Vec<Effect>) {
         let me = config.me;
-        let local: BTreeMap<String, Vec<u8>> = restored.local.iter().cloned().collect();
-        let last = last_own(&me, &restored);
+        let local: BTreeMap<String, Vec<u8>> = local.into_iter().collect();
         let tuning = Tuning { minority_hold_ms: config.minority_hold_ms, ..Tuning::default() };
         let members = Membership::new(me, tuning, local.get(members::REMEMBERED).map(Vec::as_slice), now);
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
@@ -158,7 +176,7 @@ impl Brain {
             planted: BTreeSet::new(),
             config,
         };
-        brain.restore(restored);
+        read(&mut brain);
         brain.ledger.restore_own(me, last);
         if last > 0 && brain.has_company() {
             brain.writer.doubt(now.ms + spread::DOUBT_MS);

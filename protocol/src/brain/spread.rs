@@ -98,8 +98,8 @@ impl Brain {
         if up {
             self.spread.tree.up(peer);
             self.spread.comparing.with_at_once(peer);
-        } else if let Some(spare) = self.spread.tree.down(&peer) {
-            self.send(spare, Message::Graft { after: Vec::new(), vitals: Vec::new() });
+        } else if let Some(spare) = self.spread.tree.down(self.now.ms, &peer) {
+            self.send(spare, Message::Graft { after: Vec::new() });
         }
     }
 
@@ -112,16 +112,22 @@ impl Brain {
     /// of the brain takes a turn.
     pub(super) fn received_again(&mut self, from: PeerId, message: &Message) {
         match message {
-            Message::Frame(_) => self.brought(from, 0, 1),
-            Message::Vitals(all) => self.brought(from, 0, all.len() as u32),
+            Message::Frame(_) => self.brought(from, false),
             _ => {}
         }
     }
 
-    /// A link has brought something; the least useful turns lazy.
-    pub(super) fn brought(&mut self, from: PeerId, news: u32, again: u32) {
-        if let Some(useless) = self.spread.tree.brought(&from, news, again) {
+    /// A link has brought a frame; the least useful turns lazy.
+    fn brought(&mut self, from: PeerId, is_news: bool) {
+        if let Some(useless) = self.spread.tree.brought(self.now.ms, &from, is_news) {
             self.send(useless, Message::Prune);
+        }
+    }
+
+    /// The other end wants only numbers; it is asked to think again where this end cannot spare the link.
+    fn pruned(&mut self, by: PeerId) {
+        if !self.spread.tree.pruned(self.now.ms, &by) {
+            self.send(by, Message::Graft { after: Vec::new() });
         }
     }
 
@@ -139,9 +145,10 @@ impl Brain {
             Message::Heartbeat { life } => self.members.heard(self.now, &from, life),
             Message::Frame(frame) => self.take_frame(from, &frame),
             Message::Vitals(vitals) => self.take_vitals(from, vitals),
-            Message::Prune => self.spread.tree.prune(&from),
+            Message::Prune => self.pruned(from),
             Message::Have(have) => self.take_have(from, &have),
-            Message::Graft { after, vitals } => self.take_graft(from, &after, &vitals),
+            Message::Graft { after } => self.take_graft(from, &after),
+            Message::Want(rings) => self.vitals_wanted(from, &rings),
             Message::Compare { sums, yours } => self.take_compare(from, &sums, yours),
             Message::Digest { of, ranges, owners } => self.take_digest(from, of, &ranges, &owners),
             Message::Pull { after } => self.answer_pull(from, &after),
@@ -205,7 +212,7 @@ impl Brain {
         if !self.is_within_budget(&frame.owner, frame.stored()) {
             return;
         }
-        self.brought(from, 1, 0);
+        self.brought(from, true);
         let taken = self.ledger.take_frame(frame);
         // A frame that brings a record, or the first word of one that travels apart, is handed on.
         let apart = self.spread.apart.get(&frame.owner).copied().unwrap_or(0) < frame.last()

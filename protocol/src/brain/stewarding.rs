@@ -24,8 +24,6 @@ use crate::wire::{Message, StopReason};
 
 /// A life younger than this stewards nothing while there are older ones, ms.
 const MATURE_MS: u64 = 60_000;
-/// A machine whose vitals have not come yet is looked at again after this, ms.
-const UNHEARD_MS: u64 = 2_000;
 /// Whoever becomes steward of an app that others may have placed waits so long: longer than a
 /// reservation lives, ms.
 const SETTLE_MS: u64 = 4_000;
@@ -154,10 +152,12 @@ impl Stewards {
 impl Brain {
     pub(super) fn steward_turn(&mut self) {
         if self.stewards.eligible_stale || self.stewards.eligible_until <= self.now.ms {
-            self.find_eligible();
-            let apps: Vec<AppId> = self.documents.keys().filter(|app| !self.touched.contains(*app)).cloned().collect();
-            for app in apps {
-                self.settle_rank(&app, true);
+            if self.find_eligible() {
+                let apps: Vec<AppId> =
+                    self.documents.keys().filter(|app| !self.touched.contains(*app)).cloned().collect();
+                for app in apps {
+                    self.settle_rank(&app, true);
+                }
             }
             // A machine that came, went or was given up changes what is to be done.
             self.stewards.look_at_all_by(self.now.ms);
@@ -198,8 +198,8 @@ impl Brain {
         }
     }
 
-    /// Peers whose present life is a minute old; where there are none, all that live.
-    fn find_eligible(&mut self) {
+    /// Peers whose present life is a minute old; where there are none, all that live. Whether they are others now.
+    fn find_eligible(&mut self) -> bool {
         let mut young_ms = u64::MAX;
         let mut mature = Vec::new();
         let mut all = Vec::new();
@@ -209,15 +209,16 @@ impl Brain {
             if machine.draining || machine.restarting_until.is_some() {
                 continue;
             }
-            // By the machine's own clock, for ours may show anything: two peers have to agree on this.
-            let at = match self.readings.vitals.get(&peer) {
-                _ if peer == self.me => Some(self.now.wall),
-                heard => heard.map(|heard| heard.wall(self.now.ms)),
-            };
-            match at.map(|at| at.saturating_sub(machine.life_since)) {
-                Some(age) if age >= MATURE_MS => mature.push((peer, peer.ring())),
-                Some(age) => young_ms = young_ms.min(MATURE_MS - age),
-                None => young_ms = young_ms.min(UNHEARD_MS),
+            // By the machine's own clock, for ours may show anything: two peers have to agree on this. Before
+            // its vitals have come ours has to do, or whoever has just started would hold itself for the only
+            // steward.
+            let heard = self.readings.vitals.get(&peer).filter(|_| peer != self.me);
+            let wall = heard.map_or(self.now.wall, |heard| heard.wall(self.now.ms));
+            let age = wall.saturating_sub(machine.life_since);
+            if age >= MATURE_MS {
+                mature.push((peer, peer.ring()));
+            } else {
+                young_ms = young_ms.min(MATURE_MS - age);
             }
             all.push((peer, peer.ring()));
         }
@@ -227,13 +228,15 @@ impl Brain {
         let eligible = if mature.is_empty() { all } else { mature };
         let now = self.now.ms;
         self.stewards.former.retain(|(until_ms, _)| *until_ms > now);
-        if eligible != self.stewards.eligible {
+        let changed = eligible != self.stewards.eligible;
+        if changed {
             let before = std::mem::replace(&mut self.stewards.eligible, eligible);
             self.stewards.former.truncate(FORMER_MAX - 1);
             self.stewards.former.insert(0, (now + DOUBT_MS, before));
         }
         self.stewards.eligible_stale = false;
         self.stewards.eligible_until = self.now.ms + young_ms.min(MATURE_MS);
+        changed
     }
 
     /// The steward of an app: the heaviest of the eligible.
