@@ -67,8 +67,9 @@ pub enum Request {
     Rollback { change: ChangeId, author: String, app: String, to: String },
     /// Opens the storm gate, here and at every peer that can be reached.
     Unfreeze,
-    /// A machine is a member no more; `force`: though it lives.
-    Depart { peer: PeerId, force: bool },
+    /// A machine is a member no more; `force`: though it lives. `last`: its key was stolen, and nothing counts that it
+    /// wrote with a number above this.
+    Depart { peer: PeerId, force: bool, last: Option<u64> },
     /// This machine takes no more work and hands over what it has; or takes work again.
     Drain { on: bool },
     /// Ends every task of this machine.

@@ -25,6 +25,7 @@ mod perform;
 pub mod run;
 pub mod scenario;
 pub mod signing;
+pub mod size;
 pub mod trace;
 pub mod workload;
 pub mod world;

@@ -105,6 +105,9 @@ fn check_service(service: &ServiceSpec) -> Result<(), Fault> {
     for (field, resources) in [(".reservations", &service.reservations), (".limits", &service.limits)] {
         check_resources(field, resources)?;
     }
+    if let Some((field, message)) = service.placement_fault() {
+        return fault(&format!(".{field}"), message);
+    }
     match service.stop_grace_ms {
         Some(grace) if grace > GRACE_MS_MAX => fault(".stop_grace_ms", format!("{grace} ms are more than a day")),
         _ => Ok(()),

@@ -5,14 +5,20 @@
 //! has a file of its own; this one only holds them together.
 
 mod agenda;
+mod announce;
 mod auctioning;
+mod compare;
+mod isolation;
 mod machine;
 mod members;
+mod offering;
 mod reading;
 mod recording;
 mod requests;
 mod spread;
 mod stewarding;
+mod tree;
+mod vitals;
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,6 +166,12 @@ impl Brain {
         if self.retired {
             return Vec::new();
         }
+        if let Event::Received { from, message, .. } = &event
+            && !self.is_news(message)
+        {
+            self.received_again(*from, message);
+            return std::mem::take(&mut self.out);
+        }
         match event {
             Event::Woke => {}
             Event::Link { peer, up } => self.linked(peer, up),
@@ -207,6 +219,7 @@ impl Brain {
             Some(self.spread.deadline()),
             self.bidder.deadline(),
             self.machine.deadline(),
+            self.isolation_deadline(),
             self.stewards.deadline(),
             self.requests.deadline(),
         ];
@@ -214,13 +227,24 @@ impl Brain {
     }
 
     /// Whether a message holds anything that is not known yet: asked before its signatures are
-    /// checked, for that is what costs. What is no news may be dropped, or handed in unverified.
+    /// checked, for that is what costs. What is no news is handed in unverified: it tells which links are of use.
     pub fn is_news(&self, message: &Message) -> bool {
         match message {
             Message::Frame(frame) => self.ledger.is_news(frame),
+            Message::Records(answer) => self.ledger.is_news_in(answer),
             Message::Vitals(all) => all.iter().any(|signed| self.is_newer(signed)),
             _ => true,
         }
+    }
+
+    /// How many standing links bring everything, and how many only numbers.
+    pub fn eager_and_lazy(&self) -> (usize, usize) {
+        (self.spread.tree.eager().count(), self.spread.tree.lazy().count())
+    }
+
+    /// The number through which this peer holds everything that `owner` wrote.
+    pub fn complete(&self, owner: &PeerId) -> u64 {
+        self.ledger.owner(owner).map_or(0, |held| held.complete)
     }
 
     /// What this peer believes, for people and for DNS.

@@ -7,15 +7,17 @@ use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use super::agenda::Agenda;
+use crate::effect::Effect;
 use crate::event::Now;
 use crate::ids::{AppId, BidId, ClaimId, PeerId, rendezvous};
 use crate::ledger::readings::{Slots, Stewardship};
 use crate::market::auction::{Auction, Outstanding};
+use crate::market::rank::Rank;
 use crate::market::wire::Release;
 use crate::membership::Loss;
 use crate::model::{AppSpec, Outcome};
 use crate::steward::reconcile::{Plan, Sight, reconcile};
-use crate::wire::{Message, StopReason};
+use crate::wire::Message;
 
 /// A life younger than this stewards nothing while there are older ones, ms.
 const MATURE_MS: u64 = 60_000;
@@ -31,8 +33,8 @@ const DOUBT_MS: u64 = 1_000;
 const FORMER_MAX: usize = 8;
 /// Every app is looked at this often in any case, ms.
 const SWEEP_MS: u64 = 30_000;
-/// A machine that was asked to end a claim is asked again after this, ms.
-const STOP_AGAIN_MS: u64 = 2_000;
+/// A machine that was asked to end a claim, or to start it, is asked again after this, ms.
+const ORDER_AGAIN_MS: u64 = 2_000;
 /// Outcomes of one app are written at most this often, ms.
 const OUTCOMES_MS: u64 = 1_000;
 /// The most slots in one auction.
@@ -65,11 +67,12 @@ pub(crate) struct Stewards {
 /// One app under this peer's care.
 #[derive(Debug, Default)]
 pub(super) struct Tended {
-    settle_until: Option<u64>,
+    pub(super) settle_until: Option<u64>,
     looked_ms: u64,
     /// What did not fit, by service.
     pub(super) waiting: BTreeMap<String, Waiting>,
-    stops: BTreeMap<ClaimId, u64>,
+    /// What was said of claims lately, and when it may be said again: monotonic, ms. `true`: that it may start.
+    orders: BTreeMap<(ClaimId, bool), u64>,
     outcomes_ms: u64,
     pub(super) record: Option<Stewardship>,
     pub(super) record_ms: u64,
@@ -85,8 +88,8 @@ pub(super) struct Waiting {
     pub(super) count: u32,
     pub(super) tries: u32,
     pub(super) again_ms: u64,
-    /// Wall clock, ms.
-    pub(super) oldest: u64,
+    /// Its place among what waits.
+    pub(super) rank: Rank,
     pub(super) reasons: Vec<String>,
 }
 
@@ -176,8 +179,13 @@ impl Brain {
     /// Room may be free: some of what waits for it need not wait out its time.
     fn try_again_soon(&mut self) {
         let now = self.now.ms;
-        let waits = self.stewards.tended.iter_mut().filter(|(_, tended)| !tended.waiting.is_empty());
-        for (app, tended) in waits.take(16) {
+        let waits = self.stewards.tended.iter_mut().filter_map(|(app, tended)| {
+            let first = tended.waiting.values().map(|waiting| waiting.rank).min()?;
+            Some((first, app, tended))
+        });
+        let mut waits: Vec<_> = waits.collect();
+        waits.sort_by_key(|(rank, ..)| *rank);
+        for (_, app, tended) in waits.into_iter().take(16) {
             tended.waiting.values_mut().for_each(|waiting| waiting.again_ms = now.max(waiting.again_ms.min(now + 100)));
             self.stewards.agenda.look_by(app, now);
         }
@@ -255,7 +263,7 @@ impl Brain {
                 let at = (self.rng.next_u64() % others.len() as u64) as usize;
                 others.swap_remove(at);
             }
-            others.into_iter().for_each(|peer| self.spread.compare_with(peer));
+            others.into_iter().for_each(|peer| self.spread.comparing.with(peer));
         } else if self.is_in_doubt(app) {
             tended.settle_until = Some(now + DOUBT_MS);
         }
@@ -317,7 +325,7 @@ impl Brain {
         self.write_stewardship(app, &spec, restarts);
     }
 
-    fn plan(&self, app: &AppId, spec: &AppSpec, service: &str) -> Plan {
+    pub(super) fn plan(&self, app: &AppId, spec: &AppSpec, service: &str) -> Plan {
         static NONE: Slots = Slots::new();
         static NO_OUTCOMES: BTreeMap<String, Outcome> = BTreeMap::new();
         let claims = self.readings.slots(app, service).unwrap_or(&NONE);
@@ -335,7 +343,10 @@ impl Brain {
     fn carry_out(&mut self, app: &AppId, spec: &AppSpec, service: &str, plan: Plan) {
         let now = self.now.ms;
         for (owner, claim, why) in plan.stop {
-            self.ask_to_stop(app, owner, claim, why);
+            self.order(app, owner, claim, Message::Stop { claim, app: app.clone(), why });
+        }
+        for (owner, claim) in plan.go {
+            self.order(app, owner, claim, Message::Go { claim, app: app.clone() });
         }
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
         let agenda = &mut self.stewards.agenda;
@@ -365,21 +376,24 @@ impl Brain {
             && !missing.is_empty()
         {
             missing.truncate(SLOTS_MAX);
-            self.call_for_bids(app, service, wanted, missing, spec.single_run);
+            self.call_for_bids(app, service, wanted, missing, plan.together, spec.single_run);
         }
     }
 
-    fn ask_to_stop(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, why: StopReason) {
+    /// Says something about a claim to its machine, and again while it seems not to have been heard.
+    fn order(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, message: Message) {
         let now = self.now.ms;
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
-        tended.stops.retain(|_, again| *again > now);
-        let again = now + STOP_AGAIN_MS;
+        tended.orders.retain(|_, again| *again > now);
+        let again = now + ORDER_AGAIN_MS;
         self.stewards.agenda.look_by(app, again);
-        if tended.stops.contains_key(&claim) {
+        let key = (claim, matches!(message, Message::Go { .. }));
+        if tended.orders.contains_key(&key) {
             return;
         }
-        tended.stops.insert(claim, again);
-        self.send(owner, Message::Stop { claim, app: app.clone(), why });
+        tended.orders.insert(key, again);
+        // Of what was seen to be accepted this machine's own part may not be durable yet.
+        self.hold(Effect::Send { to: owner, message });
     }
 }
 

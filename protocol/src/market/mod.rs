@@ -4,6 +4,9 @@
 pub mod auction;
 pub mod bidder;
 pub mod constraint;
+pub mod crowd;
 pub mod mix;
+pub mod rank;
 pub mod score;
+pub mod victims;
 pub mod wire;

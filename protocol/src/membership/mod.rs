@@ -356,7 +356,11 @@ impl Membership {
     pub fn is_charge(&self, subject: &PeerId, life: u64) -> bool {
         self.index.get(subject).is_some_and(|at| {
             let peer = &self.peers[*at as usize];
-            *at != ME && peer.known && peer.left_ms.is_none() && life >= peer.life && peer.accused.is_none_or(|it| it.life < life)
+            *at != ME
+                && peer.known
+                && peer.left_ms.is_none()
+                && life >= peer.life
+                && peer.accused.is_none_or(|it| it.life < life)
         })
     }
 
@@ -402,6 +406,15 @@ impl Membership {
     /// The members that are alive or suspect, this peer included, in order.
     pub fn live(&self) -> impl Iterator<Item = PeerId> {
         self.index.iter().filter(|(_, at)| self.peers[**at as usize].is_live()).map(|(id, _)| *id)
+    }
+
+    /// One of those that are alive or suspect, but not this peer, as `draw` says.
+    pub fn random(&self, draw: u64) -> Option<PeerId> {
+        let peers = self.peers.len() as u64;
+        let able = |at: &u64| *at != u64::from(ME) && self.peers[*at as usize].is_live();
+        // Where most are down, a few steps to the next one that is not.
+        let at = (0..peers).map(|step| (draw % peers + step) % peers).find(able)?;
+        Some(self.peers[at as usize].id)
     }
 
     /// How many [`Membership::live`] yields.

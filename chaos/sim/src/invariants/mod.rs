@@ -3,6 +3,7 @@
 
 pub mod acknowledged;
 pub mod capacity;
+pub mod gangs;
 pub mod history;
 pub mod owners;
 pub mod settles;
@@ -16,6 +17,7 @@ use rialto_protocol::wire::Message;
 
 use crate::executor::VirtualExecutor;
 use capacity::Capacity;
+use gangs::Gangs;
 use history::History;
 use owners::Owners;
 
@@ -32,6 +34,7 @@ pub struct Violation {
 #[derive(Debug)]
 pub struct Promises {
     pub capacity: Capacity,
+    pub gangs: Gangs,
     pub owners: Owners,
     pub history: History,
     violations: Vec<Violation>,
@@ -41,6 +44,7 @@ impl Promises {
     pub fn new(machines: usize) -> Self {
         Self {
             capacity: Capacity::new(machines),
+            gangs: Gangs::default(),
             owners: Owners::new(machines),
             history: History::default(),
             violations: Vec::new(),
@@ -77,6 +81,7 @@ impl Promises {
     pub fn durable(&mut self, at_ms: u64, machine: usize, owner: &PeerId, stored: &Stored, executor: &VirtualExecutor) {
         let result = self.owners.durable(machine, owner, stored);
         self.judge("P3", at_ms, result);
+        self.gangs.durable(stored);
         let result = self.capacity.durable(machine, stored, executor);
         self.judge("P1", at_ms, result);
     }
@@ -97,6 +102,8 @@ impl Promises {
     pub fn made(&mut self, at_ms: u64, machine: usize, claim: ClaimId, task: TaskId, attempt: u32) {
         let result = self.capacity.made(machine, claim, &task);
         self.judge("P1", at_ms, result);
+        let result = self.gangs.made(claim);
+        self.judge("gang", at_ms, result);
         let result = self.history.made(at_ms, machine, claim, task, attempt);
         self.judge("P4", at_ms, result);
     }
