@@ -211,9 +211,12 @@ impl Brain {
             }
             // By the machine's own clock, for ours may show anything: two peers have to agree on this. Before
             // its vitals have come ours has to do, or whoever has just started would hold itself for the only
-            // steward.
+            // steward; and then another look is due.
             let heard = self.readings.vitals.get(&peer).filter(|_| peer != self.me);
             let wall = heard.map_or(self.now.wall, |heard| heard.wall(self.now.ms));
+            if heard.is_none() && peer != self.me {
+                young_ms = young_ms.min(UNHEARD_MS);
+            }
             let age = wall.saturating_sub(machine.life_since);
             if age >= MATURE_MS {
                 mature.push((peer, peer.ring()));
