@@ -28,10 +28,13 @@ pub fn verify(message: &Message) -> bool {
         | Message::Kept { .. }
         | Message::Solicit(_)
         | Message::Bid(_)
+        | Message::Move { .. }
         | Message::Decline(_)
         | Message::Release(_)
         | Message::Award(_)
         | Message::Verdict(_)
+        | Message::Offer(_)
+        | Message::Go { .. }
         | Message::Stop { .. }
         | Message::Unfreeze => true,
     }

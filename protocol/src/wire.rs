@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::ledger::record::{Frame, Signature, Stored};
-use crate::market::wire::{Award, Bid, Decline, Release, Solicit, Verdict};
+use crate::market::wire::{Award, Bid, Decline, Offer, Release, Solicit, Verdict};
 use crate::model::Vitals;
 
 /// The version of everything here; peers agree on one when a stream is opened.
@@ -39,13 +39,17 @@ pub enum Message {
     /// Opens anti-entropy: hashes over what the sender holds, by ranges of the ring.
     Compare {
         sums: Vec<u64>,
+        /// What the sender holds of the receiver: a number that the receiver never wrote, or wrote otherwise, means
+        /// that its disk is an old one.
+        yours: Mark,
     },
     /// What the sender holds in the ranges that differ, of so many: what it lacks is sent back, what it
-    /// has more of is pulled.
+    /// has more of is pulled. For each owner the number that it is complete through, and a hash over the numbers
+    /// beyond it that it holds all the same.
     Digest {
         of: u16,
         ranges: Vec<u16>,
-        owners: Vec<(PeerId, u64)>,
+        owners: Vec<(PeerId, u64, u64)>,
     },
     /// Asks for everything after a number, owner by owner.
     Pull {
@@ -70,11 +74,23 @@ pub enum Message {
     Release(Release),
     Award(Arc<Award>),
     Verdict(Verdict),
+    Offer(Offer),
+    /// A steward tells a member of a gang to start: all of the gang are accepted.
+    Go {
+        claim: ClaimId,
+        app: AppId,
+    },
     /// A steward asks the owner of a claim to end it.
     Stop {
         claim: ClaimId,
         app: AppId,
         why: StopReason,
+    },
+    /// A person wants a task moved: to the app's steward.
+    Move {
+        app: AppId,
+        claim: ClaimId,
+        to: PeerId,
     },
     /// A person opens the storm gate: what is down is given up at once.
     Unfreeze,
@@ -91,6 +107,13 @@ pub struct Have {
     pub vitals: Vec<(u64, u64)>,
 }
 
+/// One write of an owner: its number, and the beginning of the signature that it stands under. 0: not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub seq: u64,
+    pub head: u64,
+}
+
 /// Why a steward has a claim ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -103,6 +126,12 @@ pub enum StopReason {
     Outdated,
     /// Its machine is draining.
     Draining,
+    /// Work of a higher priority takes its room.
+    Preempted,
+    /// Its gang did not come together.
+    Ungathered,
+    /// Its machine has heard no other for as long as it may run so.
+    Isolated,
 }
 
 /// Vitals with their owner's signature.
@@ -137,6 +166,7 @@ pub struct Records {
     /// Not 0: the asker was below the owner's floor, which this is, and of the numbers in the
     /// range it keeps only these records.
     pub replaces_below: u64,
+    /// Beside those in the range there may be some beyond `through`, between which others are missing.
     pub records: Vec<Arc<Stored>>,
     /// There are more after `through`.
     pub more: bool,

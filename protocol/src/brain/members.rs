@@ -5,7 +5,7 @@ use super::writer::Urgency;
 use crate::effect::{Effect, Local};
 use crate::ids::PeerId;
 use crate::ledger::readings::Verdict;
-use crate::ledger::record::Kind;
+use crate::ledger::record::{Kind, RecordKey};
 use crate::membership::{Member, Order, State};
 use crate::wire::{Message, encode};
 
@@ -115,6 +115,18 @@ impl Brain {
         }
     }
 
+    /// Hands on a verdict, or what makes one void, that came by no frame. A frame is pushed by whomever it is news to;
+    /// what comes by anti-entropy is not, and then the accused would be the last to hear of what others
+    /// hold against it, and late to refute.
+    pub(super) fn pass_on(&mut self, owner: PeerId, key: &RecordKey, from: Option<PeerId>) {
+        let by_frame = from.is_some() && !self.syncing;
+        let Some(stored) = self.ledger.get(&owner, key).filter(|_| !by_frame).cloned() else { return };
+        let links = self.spread.links().filter(|peer| *peer != owner && Some(*peer) != from);
+        for peer in links.collect::<Vec<_>>() {
+            self.send(peer, Message::Told(vec![stored.clone()]));
+        }
+    }
+
     /// A machine record was read: membership hears of it.
     pub(super) fn member_read(&mut self, peer: PeerId) {
         let Some(machine) = self.readings.machines.get(&peer) else { return };
@@ -136,8 +148,8 @@ impl Brain {
     fn tell_members(&mut self) {
         let admitted: Vec<PeerId> =
             self.ledger.owners().filter(|owner| owner.admitted && owner.id != self.me).map(|owner| owner.id).collect();
-        let admitted = admitted.into_iter().filter(|peer| !self.readings.departed.contains_key(peer));
-        let peers = admitted.map(|peer| (peer, self.addresses(&peer))).collect();
+        // The departed, too: a peer that is a member no more is to hear of it, and nothing else (see `received`).
+        let peers = admitted.into_iter().map(|peer| (peer, self.addresses(&peer))).collect();
         self.out.push(Effect::Members { peers });
     }
 

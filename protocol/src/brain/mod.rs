@@ -8,8 +8,13 @@ mod agenda;
 mod announce;
 mod auctioning;
 mod compare;
+mod explaining;
+mod isolation;
+mod later;
 mod machine;
 mod members;
+mod moving;
+mod offering;
 mod reading;
 mod recording;
 mod requests;
@@ -33,8 +38,10 @@ use crate::ledger::record::{Kind, RecordKey, Stored};
 use crate::ledger::{Document, Ledger};
 use crate::market::bidder::Bidder;
 use crate::membership::{Membership, Tuning};
+use crate::plant::Plant;
 use crate::view::View;
 use crate::wire::Message;
+pub(crate) use explaining::Efforts;
 pub use requests::NAMESPACE;
 use writer::{Urgency, Writer};
 
@@ -98,6 +105,8 @@ pub struct Brain {
     members_stale: bool,
     /// A later life of this identity wrote: this one must not.
     retired: bool,
+    /// Of the simulator alone.
+    planted: BTreeSet<Plant>,
 }
 
 /// The number of the last record that this identity wrote, by everything its disk tells.
@@ -164,10 +173,14 @@ impl Brain {
             machines_changed: true,
             members_stale: true,
             retired: false,
+            planted: BTreeSet::new(),
             config,
         };
         read(&mut brain);
         brain.ledger.restore_own(me, last);
+        if last > 0 && brain.has_company() {
+            brain.writer.doubt(now.ms + spread::DOUBT_MS);
+        }
         brain.restore_own(local);
         brain.found();
         brain.turn();
@@ -235,6 +248,7 @@ impl Brain {
             Some(self.spread.deadline()),
             self.bidder.deadline(),
             self.machine.deadline(),
+            self.isolation_deadline(),
             self.stewards.deadline(),
             self.requests.deadline(),
         ];
@@ -270,6 +284,19 @@ impl Brain {
     /// The number through which this peer holds everything that `owner` wrote.
     pub fn complete(&self, owner: &PeerId) -> u64 {
         self.ledger.owner(owner).map_or(0, |held| held.complete)
+    }
+
+    /// Throws a switch of the simulator's, right after the brain was made.
+    #[doc(hidden)]
+    pub fn plant(&mut self, plant: Plant) {
+        if plant == Plant::RewriteOnRestart {
+            self.writer.rewind();
+        }
+        self.planted.insert(plant);
+    }
+
+    fn has(&self, plant: Plant) -> bool {
+        self.planted.contains(&plant)
     }
 
     /// What this peer believes, for people and for DNS.
@@ -310,7 +337,11 @@ impl Brain {
     }
 
     /// Writes an own record.
-    fn write(&mut self, kind: Kind, id: &str, value: Option<Vec<u8>>, urgency: Urgency) {
+    fn write(&mut self, kind: Kind, id: &str, mut value: Option<Vec<u8>>, urgency: Urgency) {
+        if self.has(Plant::LaterVersion) {
+            value = value.map(later::with_a_new_field);
+            self.writer.write(self.now, later::new_record(kind, id), Some(vec![0xf6]), Urgency::Ordinary);
+        }
         self.writer.write(self.now, RecordKey { kind, id: id.into() }, value, urgency);
     }
 

@@ -171,9 +171,13 @@ impl Brain {
         match key.kind {
             Kind::MACHINE => match value.reading(Kind::MACHINE) {
                 Reading::Machine(machine) => {
+                    let is_relief = self.members.is_relief(&owner, machine.life);
                     self.readings.machine(owner, machine);
                     self.member_read(owner);
                     self.stewards.room_may_be_free();
+                    if is_relief {
+                        self.pass_on(owner, key, from);
+                    }
                 }
                 Reading::Gone => {}
                 _ => self.report(Some(owner), Bad::Unreadable),
@@ -181,7 +185,11 @@ impl Brain {
             Kind::CLAIM => self.read_claim(owner, &key.id, value),
             Kind::VERDICT => {
                 if let Some(verdict) = self.typed::<Verdict>(owner, value.bytes()) {
+                    let is_charge = self.members.is_charge(&verdict.subject, verdict.life);
                     self.members.verdict(self.now, &owner, &verdict.subject, verdict.life);
+                    if is_charge {
+                        self.pass_on(owner, key, from);
+                    }
                 }
             }
             Kind::CHANGE => self.read_change(owner, key, value.bytes()),
@@ -253,6 +261,12 @@ impl Brain {
             }
             Ok(false) => {}
             Err(DocumentError::Unreadable(_) | DocumentError::Inapplicable(_)) => {
+                // What is no change makes no app.
+                let empty = |document: &Document| document.is_empty() && !document.has_waiting();
+                if self.documents.get(&change.app).is_some_and(empty) {
+                    self.documents.remove(&change.app);
+                    self.open.retain(|open| *open != change.app);
+                }
                 self.report(Some(owner), Bad::Inapplicable);
             }
         }

@@ -14,10 +14,15 @@ use crate::effect::{Bad, Effect, StoreOp};
 use crate::event::Now;
 use crate::ids::PeerId;
 use crate::ledger::Budgets;
-use crate::ledger::record::{Entry, Frame, Kind, Stored, VALUE_BYTES_MAX};
+use crate::ledger::record::{Entry, Frame, Kind, RecordKey, Stored, VALUE_BYTES_MAX};
 use crate::ledger::replica::Taken;
-use crate::wire::{Message, Records};
+use crate::plant::Plant;
+use crate::wire::{Mark, Message, Records};
 
+/// A peer that starts writes nothing before another has compared with it, or this has passed, ms.
+pub(super) const DOUBT_MS: u64 = 3_000;
+/// A peer that is a member no more is told so at most this often, ms.
+const TELL_AGAIN_MS: u64 = 1_000;
 /// A tombstone is forgotten after this, ms.
 const TOMBSTONE_MS: u64 = 3_600_000;
 /// Vitals and announcements are gathered on each hop for two milliseconds for each member, within these, ms.
@@ -39,6 +44,8 @@ pub(super) struct Spread {
     keeping: BTreeMap<u64, (PeerId, u64, bool)>,
     /// By owner, the last frame with a record apart that was handed on.
     apart: BTreeMap<PeerId, u64>,
+    /// The departed that were told so, and until when they are not told again.
+    told_departed: BTreeMap<PeerId, u64>,
     next_token: u64,
 }
 
@@ -54,6 +61,7 @@ impl Spread {
             tombstones: Default::default(),
             keeping: BTreeMap::new(),
             apart: BTreeMap::new(),
+            told_departed: BTreeMap::new(),
             next_token: 1,
         }
     }
@@ -81,6 +89,12 @@ fn gather_ms(members: usize) -> u64 {
 impl Brain {
     pub(super) fn linked(&mut self, peer: PeerId, up: bool) {
         self.members.link(self.now, &peer, up);
+        if self.readings.departed.contains_key(&peer) {
+            if up {
+                self.tell_of_departure(peer);
+            }
+            return;
+        }
         if up {
             self.spread.tree.up(peer);
             self.spread.comparing.with_at_once(peer);
@@ -98,6 +112,8 @@ impl Brain {
     /// of the brain takes a turn.
     pub(super) fn received_again(&mut self, from: PeerId, message: &Message) {
         match message {
+            // This comes over every link by design.
+            Message::Frame(frame) if frame.tells_of_life() => {}
             Message::Frame(_) => self.brought(from, false),
             _ => {}
         }
@@ -121,7 +137,10 @@ impl Brain {
         if !self.ledger.is_admitted(&from) {
             return self.report(Some(from), Bad::Unadmitted);
         }
-        if !verified {
+        if self.readings.departed.contains_key(&from) {
+            return self.tell_of_departure(from);
+        }
+        if !verified && !self.has(Plant::TrustUnverified) {
             return self.report(Some(from), Bad::Signature);
         }
         match message {
@@ -132,7 +151,7 @@ impl Brain {
             Message::Have(have) => self.take_have(from, &have),
             Message::Graft { after } => self.take_graft(from, &after),
             Message::Want(rings) => self.vitals_wanted(from, &rings),
-            Message::Compare { sums } => self.take_compare(from, &sums),
+            Message::Compare { sums, yours } => self.take_compare(from, &sums, yours),
             Message::Digest { of, ranges, owners } => self.take_digest(from, of, &ranges, &owners),
             Message::Pull { after } => self.answer_pull(from, &after),
             Message::Records(records) => self.take_records(from, &records),
@@ -142,7 +161,10 @@ impl Brain {
             Message::Solicit(solicit) => self.solicited(from, &solicit),
             Message::Release(release) => self.released(&release),
             Message::Award(award) => self.awarded(from, &award),
+            Message::Offer(offer) => self.offered(from, offer),
+            Message::Go { claim, .. } => self.gang_goes(claim),
             Message::Stop { claim, why, .. } => self.stop_asked(claim, why),
+            Message::Move { app, claim, to } => self.move_asked(app, claim, to),
             Message::Unfreeze => self.unfreeze(),
             Message::Bid(bid) => self.bid_came(from, bid),
             Message::Decline(decline) => self.decline_came(from, decline),
@@ -166,9 +188,14 @@ impl Brain {
         }
     }
 
-    /// Pushes a frame over every eager link but the one it came by, and announces it to the others.
+    /// Pushes a frame over every eager link but the one it came by, and announces it to the others. What
+    /// tells of life and death goes over all links: an accused has 2 s to be heard everywhere, and the tree
+    /// may hang on the very link over which nothing comes.
     pub(super) fn push(&mut self, frame: &Arc<Frame>, from: &PeerId) {
-        let links = self.spread.tree.eager().filter(|peer| peer != from && *peer != frame.owner);
+        let everywhere = frame.tells_of_life();
+        let tree = &self.spread.tree;
+        let links = tree.eager().chain(tree.lazy().filter(|_| everywhere));
+        let links = links.filter(|peer| peer != from && *peer != frame.owner);
         self.out.extend(links.map(|to| Effect::Send { to, message: Message::Frame(frame.clone()) }));
         self.spread.announcements.pushed(&frame.owner, frame.last());
         self.spread.gather(self.now.ms, self.members.live_count());
@@ -180,7 +207,7 @@ impl Brain {
             return self.report(Some(from), Bad::Malformed);
         }
         if frame.owner == self.me {
-            return self.heard_of_own(frame.last());
+            return self.heard_own(&frame.stored());
         }
         if !self.ledger.is_admitted(&frame.owner) {
             self.report(Some(from), Bad::Unadmitted);
@@ -204,6 +231,9 @@ impl Brain {
             self.push(frame, &from);
         }
         let gap = taken.gap;
+        if gap && self.has(Plant::JumpGaps) {
+            self.ledger.restore_owner(frame.owner, frame.last(), 0);
+        }
         self.digest_taken(&frame.owner, taken, Some(from));
         if gap {
             self.pull_gap(from, frame.owner);
@@ -214,7 +244,7 @@ impl Brain {
 
     fn take_records(&mut self, from: PeerId, answer: &Records) {
         if answer.owner == self.me {
-            return self.heard_of_own(answer.records.iter().map(|one| one.record.seq).max().unwrap_or(0));
+            return self.heard_own(&answer.records);
         }
         let unfit = |one: &Arc<Stored>| one.record.owner != answer.owner || one.record.size() > VALUE_BYTES_MAX;
         if answer.through < answer.after || answer.records.iter().any(unfit) {
@@ -251,7 +281,7 @@ impl Brain {
     fn take_alone(&mut self, one: &Arc<Stored>) -> bool {
         let owner = one.record.owner;
         if owner == self.me {
-            self.heard_of_own(one.record.seq);
+            self.heard_own(std::slice::from_ref(one));
             return false;
         }
         let fits = one.record.size() <= VALUE_BYTES_MAX;
@@ -277,8 +307,23 @@ impl Brain {
         granted
     }
 
+    /// A peer that is a member no more hears why nobody listens to it, with what proves the order to it.
+    fn tell_of_departure(&mut self, to: PeerId) {
+        let again = self.spread.told_departed.get(&to).copied().unwrap_or(0);
+        let key = RecordKey { kind: Kind::DEPARTURE, id: to.hex().into() };
+        let order = self.ledger.owners().find_map(|owner| self.ledger.get(&owner.id, &key)).cloned();
+        let Some(order) = order.filter(|_| again <= self.now.ms) else { return };
+        self.spread.told_departed.insert(to, self.now.ms + TELL_AGAIN_MS);
+        let mut proof = self.chain_of(&order.record.owner).unwrap_or_default();
+        proof.push(order);
+        self.send(to, Message::Told(proof));
+    }
+
     /// What was taken goes to disk and is read.
-    fn digest_taken(&mut self, owner: &PeerId, taken: Taken, from: Option<PeerId>) {
+    fn digest_taken(&mut self, owner: &PeerId, mut taken: Taken, from: Option<PeerId>) {
+        if self.has(Plant::DropUnknown) {
+            taken.news.retain(|one| one.record.key.kind.name() != "unknown");
+        }
         for key in taken.dropped {
             self.store.push(StoreOp::Delete { owner: *owner, key: key.clone() });
             self.read(*owner, &key, Value::Gone, from);
@@ -301,16 +346,48 @@ impl Brain {
         }
     }
 
+    /// Somebody holds this of this identity's writes. That proves nothing: the record itself would.
+    pub(super) fn look_at_mark(&mut self, from: PeerId, yours: Mark) {
+        if yours.seq > self.writer.last() || self.writer.wrote_otherwise(yours) {
+            self.send(from, Message::Pull { after: vec![(self.me, yours.seq - 1)] });
+        } else if yours.seq > 0 {
+            self.writer.trust();
+        }
+    }
+
+    /// Whether there are others that may know what this peer wrote.
+    pub(super) fn has_company(&self) -> bool {
+        let departed = &self.readings.departed;
+        self.ledger.owners().any(|owner| owner.admitted && owner.id != self.me && !departed.contains_key(&owner.id))
+    }
+
+    /// Records of this identity came from elsewhere: this life wrote them, or an earlier one did.
+    fn heard_own(&mut self, records: &[Arc<Stored>]) {
+        let other = |one: &&Arc<Stored>| {
+            self.writer.wrote_otherwise(Mark { seq: one.record.seq, head: one.proof.signature.head() })
+        };
+        if let Some(other) = records.iter().find(other) {
+            return self.retire(format!(
+                "others hold another record {} of this peer than it wrote: the data folder is an old copy",
+                other.record.seq
+            ));
+        }
+        self.heard_of_own(records.iter().map(|one| one.record.seq).max().unwrap_or(0));
+    }
+
+    fn retire(&mut self, reason: String) {
+        self.retired = true;
+        self.out.push(Effect::Retire { reason });
+    }
+
     /// Somebody holds records of this identity up to `seq`. A number that was never written here
     /// means that this disk is an old one: a later life wrote, and this one must stop.
     fn heard_of_own(&mut self, seq: u64) {
         if seq > self.writer.last() {
-            self.retired = true;
-            let reason = format!(
+            self.retire(format!(
                 "others hold record {seq} of this peer, which has written only {}: the data folder is an old copy",
                 self.writer.last()
-            );
-            self.out.push(Effect::Retire { reason });
+            ));
         }
     }
 

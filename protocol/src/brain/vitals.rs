@@ -80,7 +80,7 @@ impl Brain {
             started: self.spread.vitals.started,
             counter: self.spread.vitals.counter,
             at: self.now.wall,
-            used: self.bidder.used().clone(),
+            used: self.bidder.used().into_owned(),
             load_millis: self.machine.load_millis,
             images: self.machine.images.iter().take(IMAGES_MAX).cloned().collect(),
         };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{AppId, ClaimId, ClusterId, InvitationId, PeerId, TaskId};
 use crate::ledger::record::{Kind, Record, RecordKey};
 use crate::market::mix::{Cluster, Mix, Needs};
+use crate::market::rank::Rank;
 use crate::model::{Claim, Machine, Resources};
 use crate::wire::{SignedVitals, decode};
 
@@ -100,8 +101,8 @@ pub struct Pending {
     pub count: u32,
     pub need: Resources,
     pub priority: i32,
-    /// Wall clock, ms: since when the oldest waits.
-    pub oldest: u64,
+    /// Its place among what waits; `since`: since when the oldest does.
+    pub rank: Rank,
     /// What the machines that were asked said, most frequent first.
     pub reasons: Vec<String>,
 }
@@ -151,6 +152,8 @@ pub struct Readings {
     pub admissions: Arc<BTreeMap<PeerId, (PeerId, Admission)>>,
     /// With the last number that counts, where one was named.
     pub departed: BTreeMap<PeerId, Option<u64>>,
+    /// What waits for room by the word of some steward, the first to get it first.
+    pub queue: BTreeSet<(Rank, AppId, String, PeerId)>,
     /// The change records of each app.
     pub changes: BTreeMap<AppId, BTreeSet<(PeerId, RecordKey)>>,
     /// What tasks with GPUs typically need: those that run, and those that wait.
@@ -175,13 +178,23 @@ impl Readings {
         self.mix.clone()
     }
 
+    /// The mix as it was when a bid last asked for it.
+    pub fn last_mix(&self) -> Arc<Mix> {
+        self.mix.clone()
+    }
+
     /// Reads how a steward fares with an app: what waits is typical, too.
     pub fn stewardship(&mut self, owner: PeerId, app: AppId, stewardship: Stewardship) {
         let count = |pending: &Pending| u64::from(pending.count.min(PENDING_MAX));
         stewardship.pending.iter().for_each(|pending| self.needs.add(&pending.need, count(pending)));
-        if let Some(old) = self.stewardships.entry(app).or_default().insert(owner, stewardship) {
+        let waits: Vec<_> = stewardship.pending.iter().map(|pending| (pending.rank, pending.service.clone())).collect();
+        if let Some(old) = self.stewardships.entry(app.clone()).or_default().insert(owner, stewardship) {
             old.pending.iter().for_each(|pending| self.needs.sub(&pending.need, count(pending)));
+            for pending in old.pending {
+                self.queue.remove(&(pending.rank, app.clone(), pending.service, owner));
+            }
         }
+        self.queue.extend(waits.into_iter().map(|(rank, service)| (rank, app.clone(), service, owner)));
     }
 
     /// Reads what a machine says of itself.

@@ -92,6 +92,13 @@ pub struct Hash(#[serde(with = "serde_bytes")] pub [u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Signature(#[serde(with = "serde_bytes")] pub [u8; 64]);
 
+impl Signature {
+    /// Its beginning: enough to tell it from any other of one owner.
+    pub fn head(&self) -> u64 {
+        u64::from_le_bytes(self.0[..8].try_into().expect("a signature is longer"))
+    }
+}
+
 impl Record {
     /// The hash that stands for this record in its frame's tree.
     pub fn hash(&self) -> Hash {
@@ -175,6 +182,16 @@ impl Frame {
     /// The number of the last record.
     pub fn last(&self) -> u64 {
         self.prev + self.entries.len() as u64
+    }
+
+    /// Whether it says that somebody lives, or does not.
+    pub fn tells_of_life(&self) -> bool {
+        let tells = |record: &Record| match record.key.kind {
+            Kind::MACHINE => true,
+            Kind::VERDICT => record.value.is_some(),
+            _ => false,
+        };
+        self.entries.iter().any(|entry| matches!(entry, Entry::Whole(record) if tells(record)))
     }
 
     /// What the owner must have signed.

@@ -197,27 +197,17 @@ fn claim(app: &AppId, service: &ServiceSpec, slot: usize, port: u16, wall: u64, 
         state: ClaimState::Running,
         need,
         ports: vec![binding],
-        image_digest: None,
-        healthy: None,
-        not_before: None,
-        fence: None,
         accepted_at: wall - AGE_MS,
         started_at: Some(wall - AGE_MS + STARTED_MS),
-        ended_at: None,
-        exit_code: None,
-        oom_killed: false,
-        reason: None,
+        ..Claim::default()
     };
     let spec = TaskSpec {
         task,
         attempt: 1,
         image: "host".into(),
-        image_digest: None,
-        image_at: Vec::new(),
         command: service.command.clone(),
-        environment: BTreeMap::new(),
-        limits: Resources::default(),
         grace_ms: service.grace_ms(),
+        ..TaskSpec::default()
     };
     (claim, spec)
 }
