@@ -150,7 +150,7 @@ pub async fn remove(
     let found = api.handle.read(move |brain, now| brain.view(now).machine(&asked));
     let found = found.await.ok_or_else(Problem::going_down)?;
     let (peer, row) = found.ok_or_else(|| Problem::not_found(format!("machine {name}")).at("machine"))?;
-    api.handle.request(event::Request::Depart { peer, force }).await?;
+    api.handle.request(event::Request::Depart { peer, force, last: None }).await?;
     api.answer_with(Removed { machine: row.name, id: row.id }).await
 }
 

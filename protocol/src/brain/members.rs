@@ -1,19 +1,25 @@
 //! Membership's place in the brain: its orders become effects and records.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::Brain;
 use super::writer::Urgency;
 use crate::effect::{Effect, Local};
 use crate::ids::PeerId;
-use crate::ledger::readings::Verdict;
-use crate::ledger::record::{Kind, RecordKey};
+use crate::ledger::readings::{Departure, Verdict};
+use crate::ledger::record::{Kind, RecordKey, Stored};
 use crate::membership::{Member, Order, State};
-use crate::wire::{Message, encode};
+use crate::wire::{Message, decode, encode};
 
 /// Where membership keeps its reference on disk.
 pub(super) const REMEMBERED: &str = "membership";
 
 /// The most links to members of whom nothing but the admission is known.
 const STRANGERS_MAX: usize = 4;
+
+/// One that was removed may be spoken to for so long, ms: how else would it hear of that?
+const FAREWELL_MS: u64 = 5_000;
 
 /// The standing links, as membership wants them and as the mesh was told.
 #[derive(Debug, Default)]
@@ -22,10 +28,21 @@ pub(super) struct Links {
     told: Option<Vec<(PeerId, Vec<String>)>>,
     /// What is wanted, or where it is, may have changed.
     stale: bool,
+    /// Those that were removed just now, and until when they may still hear of it.
+    farewells: BTreeMap<PeerId, u64>,
+}
+
+impl Links {
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.farewells.values().min().copied()
+    }
 }
 
 impl Brain {
     pub(super) fn members_turn(&mut self) {
+        let (now_ms, before) = (self.now.ms, self.links.farewells.len());
+        self.links.farewells.retain(|_, until_ms| now_ms < *until_ms);
+        self.members_stale |= self.links.farewells.len() < before;
         if std::mem::take(&mut self.members_stale) {
             self.tell_members();
         }
@@ -144,11 +161,34 @@ impl Brain {
         self.links.stale = true;
     }
 
+    /// A departure is news: one that lives is to hear of it, and to stop what it runs.
+    pub(super) fn part_with(&mut self, peer: PeerId) {
+        if peer != self.me && self.members.state(&peer) <= State::Suspect {
+            self.links.farewells.insert(peer, self.now.ms + FAREWELL_MS);
+        }
+        self.members.depart(self.now, &peer);
+        self.members_stale = true;
+        self.machines_changed = true;
+    }
+
+    /// Own departures are durable: those whom they remove hear of it from here, and from whomever they are
+    /// linked with.
+    pub(super) fn say_farewell(&mut self, stored: &[Arc<Stored>]) {
+        for one in stored.iter().filter(|one| one.record.key.kind == Kind::DEPARTURE) {
+            let departure = one.record.value.as_deref().and_then(|value| decode::<Departure>(value).ok());
+            if let Some(peer) = departure.map(|it| it.peer).filter(|peer| self.links.farewells.contains_key(peer)) {
+                self.send(peer, Message::Told(vec![one.clone()]));
+            }
+        }
+    }
+
     /// Who may speak to this peer, and where they are.
     fn tell_members(&mut self) {
         let admitted: Vec<PeerId> =
             self.ledger.owners().filter(|owner| owner.admitted && owner.id != self.me).map(|owner| owner.id).collect();
-        let admitted = admitted.into_iter().filter(|peer| !self.readings.departed.contains_key(peer));
+        let speaks =
+            |peer: &PeerId| !self.readings.departed.contains_key(peer) || self.links.farewells.contains_key(peer);
+        let admitted = admitted.into_iter().filter(speaks);
         let peers = admitted.map(|peer| (peer, self.addresses(&peer))).collect();
         self.out.push(Effect::Members { peers });
     }

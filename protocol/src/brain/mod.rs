@@ -216,6 +216,7 @@ impl Brain {
         let deadlines = [
             self.writer.deadline(),
             Some(self.members.next_deadline()),
+            self.links.deadline(),
             Some(self.spread.deadline()),
             self.bidder.deadline(),
             self.machine.deadline(),
@@ -282,6 +283,7 @@ impl Brain {
         }
         self.out.extend(durable.held);
         self.kept_here(&durable.stored);
+        self.say_farewell(&durable.stored);
     }
 
     /// Writes an own record.

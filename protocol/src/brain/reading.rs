@@ -177,7 +177,7 @@ impl Brain {
     fn read_departure(&mut self, owner: PeerId, value: Option<&[u8]>) {
         let Some(departure) = self.typed::<Departure>(owner, value) else { return };
         let peer = departure.peer;
-        self.members.depart(self.now, &peer);
+        self.part_with(peer);
         if let Some(last) = self.readings.departure(&departure) {
             for key in self.ledger.cut(&peer, last) {
                 self.store.push(StoreOp::Delete { owner: peer, key: key.clone() });
@@ -188,8 +188,6 @@ impl Brain {
         if peer == self.me {
             self.stop_everything();
         }
-        self.members_stale = true;
-        self.machines_changed = true;
     }
 
     /// A value as its kind's type; unreadable ones are counted.

@@ -117,6 +117,10 @@ impl Brain {
         if !self.ledger.is_admitted(&from) {
             return self.report(Some(from), Bad::Unadmitted);
         }
+        if self.readings.departed.contains_key(&from) {
+            // For a moment it may still hear of its departure; nobody listens to it any more.
+            return;
+        }
         if !verified {
             return self.report(Some(from), Bad::Signature);
         }
