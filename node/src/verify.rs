@@ -24,9 +24,11 @@ pub fn verify(message: &Message) -> bool {
         | Message::Prune
         | Message::Have(_)
         | Message::Graft { .. }
+        | Message::Want(_)
         | Message::Kept { .. }
         | Message::Solicit(_)
         | Message::Bid(_)
+        | Message::Move { .. }
         | Message::Decline(_)
         | Message::Release(_)
         | Message::Award(_)
@@ -113,6 +115,6 @@ mod tests {
         forged.vitals.load_millis = 0;
         assert!(verify(&Message::Vitals(vec![Arc::new(signed.clone())])));
         assert!(!verify(&Message::Vitals(vec![Arc::new(signed), Arc::new(forged)])));
-        assert!(verify(&Message::Heartbeat { life: 1 }));
+        assert!(verify(&Message::Heartbeat { life: 1, clock: Default::default() }));
     }
 }

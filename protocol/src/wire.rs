@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::brain::Stamp;
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::ledger::record::{Frame, Signature, Stored};
 use crate::market::wire::{Award, Bid, Decline, Offer, Release, Solicit, Verdict};
@@ -21,6 +22,7 @@ pub enum Message {
     /// Between observer and observed, each second.
     Heartbeat {
         life: u64,
+        clock: Stamp,
     },
     /// Fresh records of somebody, pushed once over each standing link.
     Frame(Arc<Frame>),
@@ -28,24 +30,28 @@ pub enum Message {
     Vitals(Vec<Arc<SignedVitals>>),
     /// Whoever sent this wants no more than [`Message::Have`] over the link.
     Prune,
-    /// The numbers of what was pushed to others.
+    /// The numbers of what there is.
     Have(Arc<Have>),
-    /// Asks for everything after a number, owner by owner, and for the newest vitals of others; from now on
-    /// the link brings everything.
+    /// From now on the link is to bring everything; and asks for what is missing after a number, owner by owner.
     Graft {
         after: Vec<(PeerId, u64)>,
-        vitals: Vec<PeerId>,
     },
+    /// Asks for the newest vitals of some, by their places on the ring.
+    Want(Vec<u64>),
     /// Opens anti-entropy: hashes over what the sender holds, by ranges of the ring.
     Compare {
         sums: Vec<u64>,
+        /// What the sender holds of the receiver: a number that the receiver never wrote, or wrote otherwise, means
+        /// that its disk is an old one.
+        yours: Mark,
     },
     /// What the sender holds in the ranges that differ, of so many: what it lacks is sent back, what it
-    /// has more of is pulled.
+    /// has more of is pulled. For each owner the number that it is complete through, and a hash over the numbers
+    /// beyond it that it holds all the same.
     Digest {
         of: u16,
         ranges: Vec<u16>,
-        owners: Vec<(PeerId, u64)>,
+        owners: Vec<(PeerId, u64, u64)>,
     },
     /// Asks for everything after a number, owner by owner.
     Pull {
@@ -82,6 +88,12 @@ pub enum Message {
         app: AppId,
         why: StopReason,
     },
+    /// A person wants a task moved: to the app's steward.
+    Move {
+        app: AppId,
+        claim: ClaimId,
+        to: PeerId,
+    },
     /// A person opens the storm gate: what is down is given up at once.
     Unfreeze,
     /// The newest version of records that the receiver waits for, ahead of the frame.
@@ -95,6 +107,13 @@ pub struct Have {
     pub frames: Vec<(u64, u64)>,
     /// The age of the vitals: they rise with each.
     pub vitals: Vec<(u64, u64)>,
+}
+
+/// One write of an owner: its number, and the beginning of the signature that it stands under. 0: not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub seq: u64,
+    pub head: u64,
 }
 
 /// Why a steward has a claim ended.
@@ -149,6 +168,7 @@ pub struct Records {
     /// Not 0: the asker was below the owner's floor, which this is, and of the numbers in the
     /// range it keeps only these records.
     pub replaces_below: u64,
+    /// Beside those in the range there may be some beyond `through`, between which others are missing.
     pub records: Vec<Arc<Stored>>,
     /// There are more after `through`.
     pub more: bool,

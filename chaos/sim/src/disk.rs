@@ -26,7 +26,7 @@ pub struct Transaction {
 
 /// One machine's disk. One writer takes transactions in order, so a durable one brings every
 /// earlier one with it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Disk {
     pub records: BTreeMap<(PeerId, RecordKey), Arc<Stored>>,
     pub owners: BTreeMap<PeerId, (u64, u64)>,
@@ -61,6 +61,17 @@ impl Disk {
         let done = self.flush(last);
         self.pending.clear();
         done
+    }
+
+    /// The disk after a crash that lost everything on its way.
+    pub fn crashed(mut self) -> Self {
+        self.pending.clear();
+        self
+    }
+
+    /// Whether this transaction is yet to be written.
+    pub fn is_pending(&self, number: u64) -> bool {
+        self.pending.front().is_some_and(|first| first.number <= number)
     }
 
     /// Transactions on their way.

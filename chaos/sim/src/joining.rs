@@ -21,7 +21,7 @@ impl World {
             return;
         }
         self.schedule(self.now_us + AGAIN_US, Happening::Hello { newcomer });
-        let able = |at: &usize| self.machines[*at].answers() && self.network.open_both(*at, newcomer);
+        let able = |at: &usize| self.machines[*at].serves() && self.network.open_both(*at, newcomer);
         let introducers: Vec<usize> = (0..self.machines.len()).filter(able).collect();
         let Some(introducer) = self.dice.pick(&introducers).copied() else { return };
         let (invitation, secret_hash) = (self.dice.bytes(), self.dice.bytes());
@@ -38,7 +38,9 @@ impl World {
             }
             (Asker::Hello { newcomer }, Ok(Reply::Admitted { chain })) => {
                 let target = &mut self.machines[newcomer];
-                if !target.joined {
+                // It may have lost its disk, and with it its name, since it asked.
+                let is_it = chain.last().is_some_and(|last| *last.record.key.id == *target.id.hex());
+                if !target.joined && is_it {
                     target.joined = true;
                     target.chain = chain;
                     let at_us = self.now_us + 4 * self.network.delay();

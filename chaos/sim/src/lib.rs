@@ -10,9 +10,12 @@
 //! a real clock or a real source of chance: the seed is all there is, and one seed gives one story.
 
 pub mod dice;
+mod disasters;
 pub mod disk;
 pub mod executor;
 pub mod faults;
+pub mod foresee;
+mod hostile;
 pub mod invariants;
 mod joining;
 mod links;
@@ -22,16 +25,19 @@ mod narrate;
 pub mod network;
 pub mod oracle;
 mod perform;
+pub mod plants;
 pub mod run;
 pub mod scenario;
 pub mod signing;
 pub mod size;
+mod steps;
 pub mod trace;
 pub mod workload;
 pub mod world;
 
 pub use dice::Dice;
 pub use many::{Ran, run_many};
+pub use plants::Plant;
 pub use run::{Outcome, Settings, run};
 pub use scenario::Scenario;
-pub use world::{Plant, World};
+pub use world::World;

@@ -15,7 +15,7 @@ const GIVE_UP_US: (u64, u64) = (5_000_000, 10_000_000);
 
 impl World {
     pub(super) fn wants(&mut self, machine: usize, peers: impl Iterator<Item = PeerId>) {
-        let wanted = peers.filter_map(|peer| self.at.get(&peer).copied()).filter(|at| *at != machine).collect();
+        let wanted = peers.filter_map(|peer| self.current(&peer)).filter(|at| *at != machine).collect();
         let before = std::mem::replace(&mut self.machines[machine].wants, wanted);
         for other in 0..self.machines.len() {
             let wants = self.machines[machine].wants.contains(&other);
@@ -28,7 +28,7 @@ impl World {
     }
 
     pub(super) fn members(&mut self, machine: usize, peers: impl Iterator<Item = PeerId>) {
-        let members = peers.filter_map(|peer| self.at.get(&peer).copied()).collect();
+        let members = peers.filter_map(|peer| self.current(&peer)).collect();
         let before = std::mem::replace(&mut self.machines[machine].members, members);
         for other in 0..self.machines.len() {
             if self.machines[machine].members.contains(&other) && !before.contains(&other) {

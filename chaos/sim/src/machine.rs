@@ -13,6 +13,7 @@ use rialto_protocol::{Brain, Config, Event, Now};
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::executor::VirtualExecutor;
+use crate::hostile::Hostile;
 
 /// Wall clock at the beginning of the virtual world, ms since 1970.
 const EPOCH_MS: i64 = 1_750_000_000_000;
@@ -45,11 +46,25 @@ pub struct Machine {
     pub joined: bool,
     /// It will never come back.
     pub dead: bool,
+    /// An administrator has ordered that it is a member no more.
+    pub departed: bool,
+    /// It belongs to somebody else now, and says what it likes.
+    pub hostile: Option<Hostile>,
+    /// It runs a later version: its records and fields are not all known to the others.
+    pub later: bool,
     pub paused: bool,
     /// What came while it was paused.
     pub waiting: VecDeque<Event>,
     pub wall_offset_ms: i64,
+    /// How much too fast its clocks run, millionths.
+    pub drift_ppm: i64,
     pub disk: Disk,
+    /// Nothing more can be written.
+    pub full: bool,
+    /// The disk as it was once.
+    pub snapshot: Option<Disk>,
+    /// When its disk was last lost, or put back to an earlier state, ms of the world.
+    pub disk_lost_ms: Option<u64>,
     pub executor: VirtualExecutor,
     /// The machines that may speak to this one.
     pub members: BTreeSet<usize>,
@@ -57,6 +72,10 @@ pub struct Machine {
     pub wants: BTreeSet<usize>,
     pub capacity: Resources,
     pub labels: BTreeMap<String, String>,
+    /// What the driver tells of it, where it is not a machine like all others.
+    pub own: Option<Description>,
+    /// The images that it has.
+    pub images: Vec<String>,
     pub chain: Vec<Arc<Stored>>,
     pub founding: Option<[u8; 16]>,
     /// The commit that is under way: there is one at most.
@@ -84,15 +103,24 @@ impl Machine {
             boot: 0,
             joined: false,
             dead: false,
+            departed: false,
+            hostile: None,
+            later: false,
             paused: false,
             waiting: VecDeque::new(),
             wall_offset_ms: 0,
+            drift_ppm: 0,
             disk: Disk::default(),
+            full: false,
+            snapshot: None,
+            disk_lost_ms: None,
             executor: VirtualExecutor::new(seed, at),
             members: BTreeSet::new(),
             wants: BTreeSet::new(),
             capacity: Resources::of(4_000, 8 * gib),
             labels: BTreeMap::from([("rack".into(), format!("r{}", at % 3))]),
+            own: None,
+            images: Vec::new(),
             chain: Vec::new(),
             founding: None,
             commit: None,
@@ -115,19 +143,41 @@ impl Machine {
         self.is_up() && !self.paused
     }
 
+    /// Whether it is an honest member that answers: one that people turn to, and that is held to the promises.
+    pub fn serves(&self) -> bool {
+        self.answers() && !self.departed
+    }
+
+    /// Whether it is to be an honest member when all is well again.
+    pub fn belongs(&self) -> bool {
+        !self.dead && !self.departed && self.hostile.is_none()
+    }
+
     /// What this machine's clocks show at `world_us`.
     pub fn now(&self, world_us: u64) -> Now {
-        Now { ms: world_us.saturating_sub(self.booted_us) / 1000, wall: self.wall(world_us) }
+        Now { ms: self.drifted(world_us.saturating_sub(self.booted_us)) / 1000, wall: self.wall(world_us) }
     }
 
     /// The wall clock, ms since 1970.
     pub fn wall(&self, world_us: u64) -> u64 {
-        (EPOCH_MS + (world_us / 1000) as i64 + self.wall_offset_ms) as u64
+        (EPOCH_MS + (self.drifted(world_us) / 1000) as i64 + self.wall_offset_ms) as u64
+    }
+
+    /// Has the wall clock show `wall` at `world_us`.
+    pub fn set_wall(&mut self, world_us: u64, wall: u64) {
+        self.wall_offset_ms = wall as i64 - EPOCH_MS - (world_us / 1000) as i64;
     }
 
     /// The time of the world, µs, at which the daemon's clock shows `ms`.
     pub fn world_us(&self, ms: u64) -> u64 {
-        self.booted_us + ms.saturating_mul(1000)
+        let rate = (1_000_000 + self.drift_ppm) as u128;
+        let passed = (u128::from(ms) * 1_000_000_000).div_ceil(rate);
+        self.booted_us.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    /// What the machine's crystal makes of so many µs.
+    fn drifted(&self, us: u64) -> u64 {
+        (u128::from(us) * (1_000_000 + self.drift_ppm) as u128 / 1_000_000) as u64
     }
 
     /// What the brain is made with.
@@ -145,13 +195,13 @@ impl Machine {
 
     /// What the driver tells the brain about the machine.
     pub fn description(&self) -> Description {
-        Description {
+        self.own.clone().unwrap_or_else(|| Description {
             name: self.name.clone(),
             addresses: vec![format!("10.0.0.{}:7400", self.name.trim_start_matches('m'))],
             labels: self.labels.clone(),
             capacity: self.capacity.clone(),
             version: "0.1.0".into(),
             executor: Executor::Null,
-        }
+        })
     }
 }

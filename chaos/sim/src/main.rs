@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use rialto_sim::{Ran, Scenario, Settings, run_many};
+use rialto_sim::plants::PLANTS;
+use rialto_sim::{Plant, Ran, Scenario, Settings, run_many};
 
 #[derive(Parser)]
 #[command(about = "Runs Rialto's brain in a virtual world, and breaks it", version)]
@@ -25,6 +26,9 @@ struct Args {
     /// A story instead of what the seed draws: calm, last-words, rack, rolling-restart, six-of-ten, split, two-of-three.
     #[arg(long)]
     scenario: Option<String>,
+    /// Plants a bug, which an invariant must catch; `list` names them.
+    #[arg(long)]
+    plant: Option<String>,
     /// Prints everything that happens.
     #[arg(long)]
     trace: bool,
@@ -47,6 +51,16 @@ fn parse_seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    if args.plant.as_deref() == Some("list") {
+        for (name, _, invariant, about) in PLANTS {
+            println!("{name:<20} {invariant:<24} {about}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plant = args.plant.as_deref().map(|name| {
+        Plant::named(name).ok_or_else(|| anyhow::anyhow!("no plant is called {name}; `--plant list` names them"))
+    });
+    let plant = plant.transpose()?;
     let scenario = args.scenario.as_deref().map(Scenario::named).transpose()?;
     let machines = scenario.as_ref().and_then(|scenario| scenario.peers).unwrap_or(usize::from(args.peers));
     let seeds = args.seed.map_or(args.seeds.clone(), |seed| seed..=seed);
@@ -55,7 +69,7 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("SEED={}", seeds.start());
     }
     let began = Instant::now();
-    let settings = Settings { seed: 0, machines, scenario, trace: args.trace, plant: None };
+    let settings = Settings { seed: 0, machines, scenario, trace: args.trace, plant };
     let failed = run_many(seeds.clone(), &settings, |ran| {
         if !ran.is_fine() || single || args.verbose {
             tell(ran, single, args.broken);

@@ -1,6 +1,8 @@
 //! The virtual network: who can reach whom, and how long it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rialto_protocol::ids::PeerId;
 
 use crate::dice::Dice;
 
@@ -51,6 +53,8 @@ pub struct Network {
     /// When the last message of an ordered stream arrives, µs.
     last: BTreeMap<(usize, usize), u64>,
     pub links: BTreeMap<(usize, usize), Link>,
+    /// Owners whose frames get nowhere.
+    pub holes: BTreeSet<PeerId>,
     pub dice: Dice,
 }
 
@@ -61,6 +65,7 @@ impl Network {
             cuts: BTreeMap::new(),
             last: BTreeMap::new(),
             links: BTreeMap::new(),
+            holes: BTreeSet::new(),
             dice: Dice::new(seed, "network"),
         }
     }
@@ -80,9 +85,10 @@ impl Network {
         }
     }
 
-    /// All cuts are gone.
+    /// All cuts and holes are gone.
     pub fn mend_all(&mut self) {
         self.cuts.clear();
+        self.holes.clear();
     }
 
     /// Whether anything gets from `from` to `to`.

@@ -75,7 +75,10 @@ impl Wish {
     /// Whether every disk that is known to have held it is gone.
     pub fn is_lost(&self, world: &World) -> bool {
         match &self.fate {
-            Fate::Acknowledged { holders, .. } => holders.iter().all(|at| world.machines[*at].dead),
+            Fate::Acknowledged { holders, .. } => holders.iter().all(|at| {
+                let machine = &world.machines[*at];
+                machine.dead || machine.disk_lost_ms.is_some_and(|lost| lost >= self.asked_ms)
+            }),
             _ => false,
         }
     }

@@ -10,9 +10,11 @@ use rialto_protocol::{Effect, Event};
 
 use crate::disk::{Then, Transaction};
 use crate::executor::{Course, Todo};
+use crate::invariants::OWNERS;
 use crate::machine::Asker;
 use crate::network::Network;
-use crate::world::{Answer, Happening, Plant, World};
+use crate::plants::Plant;
+use crate::world::{Answer, Happening, World};
 
 impl World {
     pub(super) fn perform(&mut self, machine: usize, effects: Vec<Effect>) {
@@ -54,17 +56,19 @@ impl World {
                 },
                 Effect::Report { peer, what } => {
                     *self.counts.refused.entry(what.name()).or_default() += 1;
-                    self.promises.reported(
-                        self.now_us / 1000,
-                        machine,
-                        peer.and_then(|p| self.at.get(&p).copied()),
-                        what,
-                    );
+                    let from = peer.and_then(|peer| self.machine_of(&peer));
+                    if from.is_none_or(|from| self.machines[from].hostile.is_none()) {
+                        self.promises.reported(self.now_us / 1000, machine, from, what);
+                    }
                 }
                 Effect::Changed { .. } | Effect::Note { .. } => {}
                 Effect::Retire { reason } => {
-                    let text = format!("m{machine} retires though nobody else wrote in its name: {reason}");
-                    self.promises.broken("P3", self.now_us / 1000, text);
+                    if !self.promises.owners.is_forked(&self.machines[machine].id) {
+                        let text = format!("m{machine} retires though nobody else wrote in its name: {reason}");
+                        self.promises.broken(OWNERS, self.now_us / 1000, text);
+                    }
+                    let process = self.machines[machine].process;
+                    self.schedule(self.now_us, Happening::Retired { machine, process });
                 }
             }
         }
@@ -75,7 +79,7 @@ impl World {
         let key = RecordKey { kind: Kind::CHANGE, id: change.hex().into() };
         let holds = |at: &usize| {
             let records = &self.machines[*at].disk.records;
-            self.machines.iter().any(|owner| records.contains_key(&(owner.id, key.clone())))
+            self.at.keys().any(|owner| records.contains_key(&(*owner, key.clone())))
         };
         (0..self.machines.len()).filter(holds).collect()
     }
@@ -88,8 +92,16 @@ impl World {
 
     fn send(&mut self, from: usize, to: &PeerId, message: Message) {
         self.counts.messages += 1;
-        let Some(to) = self.at.get(to).copied() else { return };
+        let Some(to) = self.current(to) else { return };
         self.promises.sent(self.now_us / 1000, from, &message);
+        if self.machines[to].hostile.is_some() && self.network.open_both(from, to) {
+            return self.hostile_hears(to, from, &message);
+        }
+        if let Message::Frame(frame) = &message
+            && self.network.holes.contains(&frame.owner)
+        {
+            return;
+        }
         if from == to || !self.machines[to].is_up() || !self.network.open(from, to) {
             return;
         }
@@ -170,6 +182,9 @@ impl World {
         if self.machines[machine].process != process {
             return;
         }
+        if self.machines[machine].full && self.machines[machine].disk.is_pending(number) {
+            return self.write_failed(machine);
+        }
         let done = self.machines[machine].disk.flush(number);
         self.arrived(machine, &done);
         for transaction in done {
@@ -198,7 +213,8 @@ impl World {
                 }
             }
             if own {
-                self.promises.room(now_ms, machine, &self.machines[machine].capacity);
+                let target = &self.machines[machine];
+                self.promises.room(now_ms, machine, &target.capacity, &target.executor);
             }
         }
     }

@@ -1,20 +1,25 @@
 //! One run: a cluster is founded, people work while things break, everything is mended, and then
 //! all must be well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use rialto_protocol::event::Request;
 use rialto_protocol::ids::TaskId;
 
 use crate::dice::Dice;
 use crate::faults::{Plan, Step};
+use crate::invariants::finished::Finished;
 use crate::invariants::history::Run as Made;
+use crate::invariants::resurrection::Gone;
 use crate::invariants::survivors::Probe;
-use crate::invariants::{Violation, acknowledged, settles};
+use crate::invariants::{
+    ACKNOWLEDGED, CONVERGENCE, FINISHED, OWNERS, RESURRECTION, SETTLES, SURVIVORS, Violation, acknowledged,
+    convergence, settles,
+};
 use crate::network::Weather;
+use crate::plants::Plant;
 use crate::scenario::Scenario;
 use crate::workload::Workload;
-use crate::world::{Counts, Plant, World};
+use crate::world::{Counts, World};
 
 /// A cluster has this long to be founded, ms.
 const FOUNDING_MS_MAX: u64 = 60_000;
@@ -29,6 +34,8 @@ const PROBE_MS: u64 = 5_000;
 const LOOK_MS: u64 = 500;
 /// and what everybody believes and holds, at most.
 const THOROUGH_MS: u64 = 2_000;
+/// When nothing breaks, everybody knows after this long what happened before, ms.
+const KNOWN_MS: u64 = 20_000;
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -55,22 +62,25 @@ pub struct Outcome {
     pub lasted_ms: u64,
 }
 
-struct Run {
+pub(super) struct Run {
     /// How many machines there are from the beginning.
     founders: usize,
-    world: World,
+    pub(super) world: World,
     work: Workload,
     plan: Plan,
     dice: Dice,
     probes: Vec<Probe>,
     /// The apps that were ever probed with.
     probed: BTreeSet<String>,
-    demands: Vec<u64>,
+    pub(super) demands: Vec<u64>,
     /// No container may be started before this time; how many had been.
-    steady: Option<(u64, usize)>,
+    pub(super) steady: Option<(u64, usize)>,
     /// Nobody may write a record before this time; the numbers that all had reached.
-    quiet: Option<(u64, Vec<u64>)>,
+    pub(super) quiet: Option<(u64, Vec<u64>)>,
     settled_ms: Option<u64>,
+    /// When all faults were gone, ms; and what had finished and what was gone when everybody could know.
+    mended_ms: u64,
+    known: Option<(Finished, Gone)>,
 }
 
 /// Runs one seed.
@@ -84,6 +94,12 @@ pub fn run(settings: &Settings) -> Outcome {
     world.trace.print = *trace;
     world.plant = *plant;
     world.minority_hold_ms = Some(plan.minority_hold_ms);
+    for (machine, drift_ppm) in world.machines.iter_mut().zip(&plan.drifts_ppm) {
+        machine.drift_ppm = *drift_ppm;
+    }
+    for later in &plan.later {
+        world.machines[*later].later = true;
+    }
     for (machine, offset) in world.machines.iter_mut().zip(&plan.clocks_ms) {
         machine.wall_offset_ms = *offset;
         machine.executor.blind = *plant == Some(Plant::BlindExecutors);
@@ -91,8 +107,8 @@ pub fn run(settings: &Settings) -> Outcome {
     // People want no more than what is left when most is gone can give.
     let killed = |step: &Step| if let Step::Crash { machines, .. } = step { machines.len() } else { 0 };
     let gone = match scenario {
-        Some(_) => plan.steps.iter().map(|(_, step)| killed(step)).max().unwrap_or(0).max(plan.doomed.len()),
-        None => plan.doomed.len(),
+        Some(_) => plan.steps.iter().map(|(_, step)| killed(step)).max().unwrap_or(0).max(plan.spoilt.len()),
+        None => plan.spoilt.len(),
     };
     let work = Workload::new(*seed, *machines, (*machines - gone).max(1));
     let dice = Dice::new(*seed, "run");
@@ -110,6 +126,8 @@ pub fn run(settings: &Settings) -> Outcome {
         steady: None,
         quiet: None,
         settled_ms: None,
+        mended_ms: 0,
+        known: None,
     };
     if run.found() {
         run.break_things();
@@ -152,7 +170,7 @@ impl Run {
         }
         let joined = self.world.machines.iter().filter(|machine| machine.joined).count();
         let text = format!("after {FOUNDING_MS_MAX} ms {joined} machines have joined and not all see each other");
-        self.world.promises.broken("P4", self.world.now_ms(), text);
+        self.world.promises.broken(SETTLES, self.world.now_ms(), text);
         false
     }
 
@@ -188,39 +206,8 @@ impl Run {
         }
     }
 
-    fn take(&mut self, founded: u64, step: Step) {
-        let world = &mut self.world;
-        world.trace.line(world.now_us, || format!("** {step:?}"));
-        match step {
-            Step::Weather(weather) => world.network.weather = weather,
-            Step::Cut { from, to, one_way } => {
-                for_each_way(&from, &to, one_way, |a, b| world.network.cut(a, b));
-                world.notice_cuts();
-            }
-            Step::Mend { from, to, one_way } => for_each_way(&from, &to, one_way, |a, b| world.network.mend(a, b)),
-            Step::Crash { machines, power } => machines.into_iter().for_each(|at| world.crash(at, power)),
-            Step::Die { machine } => {
-                world.crash(machine, true);
-                world.machines[machine].dead = true;
-            }
-            Step::Announce { machine, back_ms } => {
-                let until = world.machines[machine].wall(world.now_us) + back_ms + 10_000;
-                world.ask(machine, u64::MAX, Request::Restarting { until });
-            }
-            Step::Start { machines } => machines.into_iter().for_each(|at| world.start(at)),
-            Step::Pause { machine, ms } => world.pause(machine, ms),
-            Step::Join { machine } => world.join(machine, world.now_ms()),
-            Step::Calm => self.calm(),
-            Step::Probe { within_ms } => self.probe(within_ms),
-            Step::Demand { within_ms } => self.demands.push(self.world.now_ms() + within_ms),
-            Step::Quiet { until_ms } => self.quiet = Some((founded + until_ms, self.numbers())),
-            Step::Once => self.once(),
-            Step::Steady { until_ms } => self.steady = Some((founded + until_ms, self.made())),
-        }
-    }
-
-    fn probe(&mut self, within_ms: u64) {
-        let up: Vec<usize> = (0..self.world.machines.len()).filter(|at| self.world.machines[*at].answers()).collect();
+    pub(super) fn probe(&mut self, within_ms: u64) {
+        let up: Vec<usize> = settles::honest(&self.world).collect();
         let Some(machine) = self.dice.pick(&up).copied() else { return };
         let app = self.work.probe(&mut self.world, machine);
         self.probed.insert(app.clone());
@@ -236,7 +223,7 @@ impl Run {
         let overdue: Vec<String> =
             self.probes.iter().filter(|probe| probe.is_overdue(world)).map(Probe::complaint).collect();
         for text in overdue {
-            self.world.promises.broken("P7", now, text);
+            self.world.promises.broken(SURVIVORS, now, text);
         }
         if !self.demands.is_empty() {
             let overdue = self.demands.iter().any(|due| *due <= now);
@@ -244,14 +231,14 @@ impl Run {
             if differences.is_empty() {
                 self.demands.clear();
             } else if overdue {
-                self.world.promises.broken("P4", now, format!("not as demanded: {}", differences.join("\n  ")));
+                self.world.promises.broken(SETTLES, now, format!("not as demanded: {}", differences.join("\n  ")));
             }
         }
         if let Some((until, count)) = self.steady {
             let made = self.made();
             if made != count {
                 let text = format!("{} containers were made while nothing called for one", made - count);
-                self.world.promises.broken("P4", now, text);
+                self.world.promises.broken(SETTLES, now, text);
             } else if until <= now {
                 self.steady = None;
             }
@@ -260,7 +247,7 @@ impl Run {
             let after = self.numbers();
             if let Some(at) = (0..after.len()).find(|at| before[*at] != after[*at]) {
                 let text = format!("m{at} wrote {} records though nothing happened", after[at] - before[at]);
-                self.world.promises.broken("P3", now, text);
+                self.world.promises.broken(OWNERS, now, text);
             } else if *until <= now {
                 self.quiet = None;
             }
@@ -268,33 +255,36 @@ impl Run {
     }
 
     /// How many containers were made but for probes.
-    fn made(&self) -> usize {
+    pub(super) fn made(&self) -> usize {
         let probed = |task: &TaskId| self.probed.contains(&task.app.name);
         self.world.promises.history.all().filter(|(task, _)| !probed(task)).map(|(_, runs)| runs.len()).sum()
     }
 
     /// While nothing breaks, nobody has a reason to start a single run twice.
-    fn once(&mut self) {
+    pub(super) fn once(&mut self) {
         let twice = |(task, runs): (&TaskId, &[Made])| {
             let made: Vec<_> = runs.iter().map(|run| (run.machine, run.made_ms)).collect();
             (self.work.is_single_run(&task.app.name) && made.len() > 1).then(|| format!("{task} ran at {made:?}"))
         };
         let found: Vec<String> = self.world.promises.history.all().filter_map(twice).collect();
         for text in found {
-            self.world.promises.broken("P4", self.world.now_ms(), text);
+            self.world.promises.broken(SETTLES, self.world.now_ms(), text);
         }
     }
 
-    fn numbers(&self) -> Vec<u64> {
-        (0..self.world.machines.len()).map(|at| self.world.promises.owners.last(at)).collect()
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        (0..self.world.machines.len()).map(|at| self.world.promises.owners.last(&self.world.machines[at].id)).collect()
     }
 
     /// The network is well, and nobody is paused.
-    fn calm(&mut self) {
+    pub(super) fn calm(&mut self) {
         self.world.network.weather = Weather::FAIR;
         self.world.network.mend_all();
         self.world.resume_all();
-        self.world.machines.iter_mut().for_each(|machine| machine.executor.failing = 0.0);
+        for machine in &mut self.world.machines {
+            machine.executor.failing = 0.0;
+            machine.full = false;
+        }
     }
 
     /// All faults are gone, and everything that is not dead runs.
@@ -303,6 +293,11 @@ impl Run {
         let world = &mut self.world;
         world.trace.line(world.now_us, || "** all faults are gone".into());
         (0..world.machines.len()).for_each(|machine| world.start(machine));
+        self.mended_ms = self.world.now_ms();
+        // An order that was lost with the machine at which it was given is given again.
+        let expelled = |at: &usize| !self.world.machines[*at].dead && !self.world.machines[*at].belongs();
+        let expelled: Vec<usize> = (0..self.world.machines.len()).filter(expelled).collect();
+        expelled.into_iter().for_each(|machine| self.world.depart(machine));
     }
 
     /// Everything has to come right, and nothing acknowledged may be missing.
@@ -312,6 +307,9 @@ impl Run {
         if self.wait_settled(drained) {
             self.settled_ms = Some(self.world.now_ms() - began - SETTLED_MS);
             self.judge_acknowledged();
+            for text in convergence::forged(&self.world) {
+                self.world.promises.broken(OWNERS, self.world.now_ms(), text);
+            }
         }
     }
 
@@ -322,6 +320,7 @@ impl Run {
         while self.world.promises.is_kept() {
             self.world.run_until(self.world.now_ms() + LOOK_MS);
             self.work.hear(&mut self.world);
+            self.judge_known();
             let now = self.world.now_ms();
             let over = since.is_some_and(|since| now - since >= SETTLED_MS);
             if !settles::unsettled_work(&self.world, drained).is_empty() {
@@ -329,24 +328,45 @@ impl Run {
             } else if over || since.is_none() && now >= thorough {
                 // The costly look: at the beginning and at the end of the time in which all stays well.
                 thorough = now + THOROUGH_MS;
-                let settled = settles::differences(&self.world, drained).is_empty();
+                let settled = settles::differences(&self.world, drained).is_empty()
+                    && convergence::differences(&self.world).is_empty();
                 if settled && over {
                     return true;
                 }
                 since = settled.then_some(now);
             }
             if since.is_none() && now >= until {
-                let differences = settles::differences(&self.world, drained).join("\n  ");
-                self.world.promises.broken("P4", now, format!("not settled after {SETTLING_MS_MAX} ms: {differences}"));
+                let differs = settles::differences(&self.world, drained);
+                let promise = if differs.is_empty() { CONVERGENCE } else { SETTLES };
+                let differs = if differs.is_empty() { convergence::differences(&self.world) } else { differs };
+                let text = format!("not settled after {SETTLING_MS_MAX} ms: {}", differs.join("\n  "));
+                self.world.promises.broken(promise, now, text);
             }
         }
         false
     }
 
+    /// When everybody may know what has finished and what is gone, neither comes back.
+    fn judge_known(&mut self) {
+        let now = self.world.now_ms();
+        if self.known.is_none() && now >= self.mended_ms + 2 * KNOWN_MS {
+            let finished = Finished::look(&self.world, now - KNOWN_MS);
+            self.known = finished.zip(Gone::look(&self.world));
+        }
+        let Some((finished, gone)) = &self.known else { return };
+        let (again, risen) = (finished.again(&self.world), gone.risen(&self.world));
+        for (promise, text) in
+            again.map(|text| (FINISHED, text)).into_iter().chain(risen.map(|text| (RESURRECTION, text)))
+        {
+            self.world.promises.broken(promise, now, text);
+        }
+    }
+
     fn judge_acknowledged(&mut self) {
-        for reader in 0..self.world.machines.len() {
+        let readers: Vec<usize> = settles::honest(&self.world).collect();
+        for reader in readers {
             for text in acknowledged::missing(&self.world, &self.work.oracle, reader) {
-                self.world.promises.broken("P2", self.world.now_ms(), format!("at m{reader}: {text}"));
+                self.world.promises.broken(ACKNOWLEDGED, self.world.now_ms(), format!("at m{reader}: {text}"));
             }
             if !self.world.promises.is_kept() {
                 return;
@@ -368,8 +388,12 @@ impl Run {
         }
         let drained = self.work.settle_drains(&mut self.world);
         self.wait_settled(drained);
-        let finished = self.finished();
-        let able: Vec<usize> = (0..self.world.machines.len()).filter(|at| !self.world.machines[*at].dead).collect();
+        if self.world.promises.is_kept() {
+            // It has settled: everybody knows.
+            let now = self.world.now_ms();
+            self.known = Finished::look(&self.world, now).zip(Gone::look(&self.world));
+        }
+        let able: Vec<usize> = settles::honest(&self.world).collect();
         for power in [false, true] {
             if let Some(machine) = self.dice.pick(&able).copied() {
                 self.world.crash(machine, power);
@@ -379,35 +403,8 @@ impl Run {
         }
         let drained = self.work.settle_drains(&mut self.world);
         self.wait_settled(drained);
-        for (task, runs) in finished {
-            let now_runs = self.world.promises.history.of(&task).len();
-            if now_runs != runs {
-                let text = format!("{task} had finished, and was started {} times more", now_runs - runs);
-                self.world.promises.broken("P4", self.world.now_ms(), text);
-            }
-        }
-    }
-
-    /// The tasks of batches, all of which have finished, and how often each ran.
-    fn finished(&self) -> BTreeMap<TaskId, usize> {
-        let Some(machine) = self.world.machines.iter().find(|machine| machine.is_up()) else { return BTreeMap::new() };
-        let Some(brain) = machine.brain.as_ref() else { return BTreeMap::new() };
-        let tasks = settles::batch_tasks(&brain.view(machine.now(self.world.now_us)));
-        let runs = |task: TaskId| {
-            let runs = self.world.promises.history.of(&task).len();
-            (task, runs)
-        };
-        tasks.into_iter().map(|(task, _)| runs(task)).collect()
-    }
-}
-
-fn for_each_way(from: &[usize], to: &[usize], one_way: bool, mut each: impl FnMut(usize, usize)) {
-    for a in from {
-        for b in to {
-            each(*a, *b);
-            if !one_way {
-                each(*b, *a);
-            }
+        if self.world.promises.is_kept() {
+            self.judge_acknowledged();
         }
     }
 }

@@ -9,6 +9,7 @@ use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::resources::CPU_MILLIS;
 use rialto_protocol::model::{AppSpec, OnLost, PortSpec, Resources, Restart, ServiceSpec};
 
+use crate::invariants::ACKNOWLEDGED;
 use crate::oracle::{Deed, Fate, Oracle, Wish};
 use crate::{Dice, World};
 
@@ -102,7 +103,7 @@ impl Workload {
                             "m{} says that {copies} hold a change of {}, and it is on the disks of {holders:?}",
                             answer.machine, wish.app
                         );
-                        world.promises.broken("P2", world.now_ms(), text);
+                        world.promises.broken(ACKNOWLEDGED, world.now_ms(), text);
                     }
                     Fate::Acknowledged { copies, holders }
                 }
@@ -121,6 +122,8 @@ impl Workload {
     /// The last orders about draining, given again to machines that may have missed them; the
     /// machine that stays drained, in some worlds.
     pub fn settle_drains(&mut self, world: &mut World) -> Option<usize> {
+        // Of those that can be asked.
+        self.drained.retain(|machine, _| world.machines[*machine].serves());
         let stays = self.drained.keys().next().copied().filter(|_| self.dice.chance(0.5));
         for machine in self.drained.keys().copied().collect::<Vec<_>>() {
             self.order(world, machine, stays == Some(machine));
@@ -317,7 +320,7 @@ impl Workload {
     }
 
     fn someone(&mut self, world: &World) -> Option<usize> {
-        let up: Vec<usize> = (0..world.machines.len()).filter(|at| world.machines[*at].answers()).collect();
+        let up: Vec<usize> = (0..world.machines.len()).filter(|at| world.machines[*at].serves()).collect();
         self.dice.pick(&up).copied()
     }
 

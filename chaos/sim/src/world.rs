@@ -14,24 +14,12 @@ use crate::executor::Course;
 use crate::invariants::Promises;
 use crate::machine::{Asker, Machine};
 use crate::network::Network;
+use crate::plants::Plant;
 use crate::signing::Signer;
 use crate::trace::Trace;
 
 /// Wake-ups within one millisecond that mean that a brain spins.
 const SPINS_MAX: u32 = 1_000;
-
-/// A planted fault of the world itself: what proves that the promises can be seen to break.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plant {
-    /// Now and then a disk says that a commit is durable, and it is not.
-    ForgetCommits,
-    /// A driver says that its machine has twice the room that it has.
-    BoastRoom,
-    /// Executors do not stop what they are told to stop.
-    IgnoreStops,
-    /// Executors do not find what earlier lives of the daemon left behind.
-    BlindExecutors,
-}
 
 /// One thing that is going to happen.
 #[derive(Debug)]
@@ -50,6 +38,10 @@ pub(super) enum Happening {
     Measure { machine: usize, process: u64 },
     /// A paused daemon goes on.
     Resume { machine: usize, process: u64 },
+    /// A daemon has ended because its identity must write no more.
+    Retired { machine: usize, process: u64 },
+    /// A hostile machine does something.
+    Mischief { machine: usize },
     /// A newcomer tries to join.
     Hello { newcomer: usize },
     /// A newcomer's `hello` reaches the introducer.
@@ -142,12 +134,21 @@ impl World {
         machines[0].founding = Some(nonce);
         machines[0].joined = true;
         let cluster = ClusterId::of_founder(&machines[0].id, &nonce);
+        Self::with(dice, seed, machines, cluster)
+    }
+
+    /// A world of these machines, members of a cluster or about to be.
+    pub fn of(seed: u64, machines: Vec<Machine>, cluster: ClusterId) -> Self {
+        Self::with(Dice::new(seed, "world"), seed, machines, cluster)
+    }
+
+    fn with(mut dice: Dice, seed: u64, machines: Vec<Machine>, cluster: ClusterId) -> Self {
         let at = machines.iter().enumerate().map(|(at, machine)| (machine.id, at)).collect();
         Self {
             now_us: 1_000_000,
             queue: BinaryHeap::new(),
             tie: 0,
-            promises: Promises::new(n),
+            promises: Promises::new(machines.len()),
             machines,
             at,
             network: Network::new(seed),
@@ -162,7 +163,12 @@ impl World {
         }
     }
 
-    /// The machine that has this identity.
+    /// The machine that has this identity now.
+    pub(super) fn current(&self, peer: &PeerId) -> Option<usize> {
+        self.machine_of(peer).filter(|at| self.machines[*at].id == *peer)
+    }
+
+    /// The machine that has this identity, or had it.
     pub fn machine_of(&self, peer: &PeerId) -> Option<usize> {
         self.at.get(peer).copied()
     }
@@ -203,6 +209,8 @@ impl World {
             Happening::Course { machine, boot, claim, course } => self.container_moves(machine, boot, claim, course),
             Happening::Measure { machine, process } => self.measure(machine, process),
             Happening::Resume { machine, process } => self.resume(machine, process),
+            Happening::Retired { machine, process } => self.retire(machine, process),
+            Happening::Mischief { machine } => self.mischief(machine),
             Happening::Hello { newcomer } => self.hello(newcomer),
             Happening::Admit { newcomer, introducer, secret_hash, invitation } => {
                 self.admit(newcomer, introducer, secret_hash, invitation);
@@ -259,16 +267,27 @@ impl World {
     /// Starts a daemon whose machine has joined.
     pub fn start(&mut self, machine: usize) {
         let target = &mut self.machines[machine];
-        if target.is_up() || target.dead || !target.joined {
+        if target.is_up() || target.dead || !target.joined || target.hostile.is_some() {
             return;
         }
+        if target.full && self.dice.chance(0.5) {
+            // The store wants to write when it is opened.
+            return self.schedule(self.now_us + 1_000_000, Happening::Start { machine });
+        }
+        let target = &mut self.machines[machine];
         target.process += 1;
         target.armed = None;
         target.commit = None;
         target.asked.clear();
         let now = target.now(self.now_us);
         let config = target.config(self.cluster, self.minority_hold_ms);
-        let (brain, effects) = Brain::new(config, target.disk.restore(), now);
+        let (mut brain, effects) = Brain::new(config, target.disk.restore(), now);
+        if let Some(Plant::Brain(plant)) = self.plant {
+            brain.plant(plant);
+        }
+        if target.later {
+            brain.plant(rialto_protocol::plant::Plant::LaterVersion);
+        }
         target.brain = Some(brain);
         let process = target.process;
         self.trace.line(self.now_us, || format!("m{machine} starts, life {process} of its daemon"));
@@ -296,6 +315,11 @@ impl World {
     pub fn crash(&mut self, machine: usize, power: bool) {
         let pending = self.machines[machine].disk.pending() as u64;
         let kept = self.dice.below(pending + 1) as usize;
+        self.crash_keeping(machine, power, kept);
+    }
+
+    /// The same; of the transactions on their way to the disk the first `kept` arrive.
+    pub(super) fn crash_keeping(&mut self, machine: usize, power: bool, kept: usize) {
         let target = &mut self.machines[machine];
         let was_up = target.brain.take().is_some();
         target.paused = false;
@@ -397,7 +421,8 @@ impl World {
             return;
         }
         let load_millis = 50 * self.machines[machine].executor.live.len() as u64;
-        self.feed(machine, Event::Measured { load_millis, images: Vec::new() });
+        let images = self.machines[machine].images.clone();
+        self.feed(machine, Event::Measured { load_millis, images });
         let next = self.now_us + self.dice.between(4_500_000, 5_500_000);
         self.schedule(next, Happening::Measure { machine, process });
     }

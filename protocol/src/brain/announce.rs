@@ -1,19 +1,19 @@
-//! What goes over lazy links: numbers, and a request for what they show to be lacking.
+//! What is announced: the numbers of frames to lazy links, those of vitals to all, and what is done about
+//! what others announce and is not here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rand_chacha::rand_core::RngCore;
+
 use super::Brain;
-use super::vitals::age;
 use crate::ids::PeerId;
 use crate::wire::{Have, Message};
 
 /// What is announced and not here is asked for after this and the time in which news are gathered, ms: by
 /// then an eager link has nearly always brought it.
 const FRAME_MS: u64 = 150;
-/// Vitals are gathered on each hop.
-const VITALS_HOPS: u64 = 10;
-/// The most that is waited for at once, of each kind; the rest is left to anti-entropy.
+/// The most that is waited for at once; the rest is left to anti-entropy.
 const AWAITED_MAX: usize = 1_024;
 /// Whoever was asked may lack it, too: it is asked for so often,
 const TRIES: u32 = 3;
@@ -28,7 +28,6 @@ pub(super) struct Announcements {
     /// What was asked for and came: eager links do not have it either.
     pulled: BTreeMap<u64, u64>,
     frames: Awaited,
-    vitals: Awaited,
 }
 
 /// What is waited for.
@@ -81,7 +80,7 @@ impl Announcements {
     }
 
     pub fn deadline(&self) -> Option<u64> {
-        [&self.frames, &self.vitals].into_iter().filter_map(|awaited| awaited.due.first()).map(|due| due.0).min()
+        self.frames.due.first().map(|due| due.0)
     }
 }
 
@@ -91,53 +90,45 @@ fn raise(numbers: &mut BTreeMap<u64, u64>, owner: &PeerId, last: u64) {
 }
 
 impl Brain {
-    /// Hands on gathered vitals, and tells lazy links of everything that went over eager ones.
+    /// Tells lazy links of the frames that went over eager ones, and all links of what came otherwise.
     pub(super) fn flush_news(&mut self) {
         let mut frames = std::mem::take(&mut self.spread.announcements.pushed);
         let pulled = std::mem::take(&mut self.spread.announcements.pulled);
-        let vitals = self.flush_vitals();
-        if !pulled.is_empty() {
-            let have = Have { frames: pulled.iter().map(|(ring, last)| (*ring, *last)).collect(), vitals: Vec::new() };
-            self.announce(have, self.spread.tree.eager().collect());
-        }
+        let vitals = self.fresh_vitals();
+        let to_eager = Have { frames: pulled.iter().map(|(ring, last)| (*ring, *last)).collect(), vitals };
         for (ring, last) in pulled {
             let number = frames.entry(ring).or_default();
             *number = last.max(*number);
         }
-        if !frames.is_empty() || !vitals.is_empty() {
-            self.announce(Have { frames: frames.into_iter().collect(), vitals }, self.spread.tree.lazy().collect());
-        }
+        let to_lazy = Have { frames: frames.into_iter().collect(), vitals: to_eager.vitals.clone() };
+        self.announce(to_eager, self.spread.tree.eager().collect());
+        self.announce(to_lazy, self.spread.tree.lazy().collect());
     }
 
     fn announce(&mut self, have: Have, to: Vec<PeerId>) {
+        if have.frames.is_empty() && have.vitals.is_empty() {
+            return;
+        }
         let have = Arc::new(have);
         to.into_iter().for_each(|peer| self.send(peer, Message::Have(have.clone())));
     }
 
     /// What another has and this peer lacks may come by itself; if not, it is asked for.
     pub(super) fn await_frame(&mut self, owner: PeerId, last: u64, from: PeerId) {
-        let due_ms = self.now.ms + FRAME_MS + self.gather_ms();
+        // Of those that lack the same, one asks first, and the others have it from there.
+        let due_ms = self.now.ms + FRAME_MS + self.gather_ms() + self.rng.next_u64() % FRAME_MS;
         self.spread.announcements.frames.add(owner, last, due_ms, from);
     }
 
-    /// A lazy link tells what there is: what is not here is waited for.
+    /// Another tells what there is: frames that are not here are waited for, vitals are asked for.
     pub(super) fn take_have(&mut self, from: PeerId, have: &Have) {
-        let gather_ms = self.gather_ms();
         for (ring, last) in &have.frames {
             let lacking = self.ledger.owner_at(*ring).filter(|owner| owner.lacks(*last));
             if let Some(owner) = lacking.map(|owner| owner.id).filter(|owner| *owner != self.me) {
                 self.await_frame(owner, *last, from);
             }
         }
-        for (ring, there) in &have.vitals {
-            let Some(owner) = self.ledger.owner_at(*ring).filter(|owner| owner.admitted).map(|owner| owner.id) else {
-                continue;
-            };
-            if owner != self.me && self.vitals_age(&owner) < *there {
-                let due_ms = self.now.ms + VITALS_HOPS * gather_ms;
-                self.spread.announcements.vitals.add(owner, *there, due_ms, from);
-            }
-        }
+        self.want_vitals(from, &have.vitals);
     }
 
     /// What was announced and did not come is asked for; the link that has it becomes an eager one.
@@ -145,33 +136,23 @@ impl Brain {
         if self.spread.announcements.deadline().is_none_or(|due_ms| due_ms > self.now.ms) {
             return;
         }
-        let mut asks: BTreeMap<PeerId, (Vec<(PeerId, u64)>, Vec<PeerId>)> = BTreeMap::new();
+        let mut asks: BTreeMap<PeerId, Vec<(PeerId, u64)>> = BTreeMap::new();
         let lacks = |owner: &PeerId, last| self.ledger.owner(owner).is_some_and(|held| held.lacks(last));
         for (owner, from) in self.spread.announcements.frames.overdue(self.now.ms, lacks) {
             if !self.spread.budgets.is_spent(self.now.ms, &owner) {
                 let after = self.ledger.owner(&owner).map_or(0, |held| held.complete);
-                asks.entry(from).or_default().0.push((owner, after));
+                asks.entry(from).or_default().push((owner, after));
             }
         }
-        let vitals = &self.readings.vitals;
-        let lacks = |owner: &PeerId, there| vitals.get(owner).is_none_or(|held| age(&held.signed.vitals) < there);
-        for (owner, from) in self.spread.announcements.vitals.overdue(self.now.ms, lacks) {
-            asks.entry(from).or_default().1.push(owner);
-        }
-        for (peer, (after, vitals)) in asks {
-            self.spread.tree.graft(&peer);
-            self.send(peer, Message::Graft { after, vitals });
+        for (peer, after) in asks {
+            self.spread.tree.graft(self.now.ms, &peer);
+            self.send(peer, Message::Graft { after });
         }
     }
 
     /// The other end lacks something, and wants everything from now on.
-    pub(super) fn take_graft(&mut self, from: PeerId, after: &[(PeerId, u64)], vitals: &[PeerId]) {
-        self.spread.tree.graft(&from);
+    pub(super) fn take_graft(&mut self, from: PeerId, after: &[(PeerId, u64)]) {
+        self.spread.tree.graft(self.now.ms, &from);
         self.answer_pull(from, after);
-        let held = vitals.iter().take(AWAITED_MAX).filter_map(|owner| self.readings.vitals.get(owner));
-        let held: Vec<_> = held.map(|heard| heard.signed.clone()).collect();
-        if !held.is_empty() {
-            self.send(from, Message::Vitals(held));
-        }
     }
 }

@@ -12,12 +12,12 @@ use crate::ids::{AppId, BidId, PeerId};
 use crate::market::auction::{
     AWARD_RETRY_MS, Auction, BIDS_MS, Candidate, Outstanding, choose, cost_by, decide, summary, wanted, wanted_for_all,
 };
-use crate::market::constraint;
 use crate::market::crowd::Crowd;
 use crate::market::rank::Rank;
+use crate::market::reasons::PassedOver;
 use crate::market::wire::{Award, Bid, Decline, DeclineReason, Release, Slot, Solicit, Verdict};
 use crate::membership::{Loss, State};
-use crate::model::{ClaimState, Executor, Other, ServiceSpec};
+use crate::model::{ClaimState, Other, ServiceSpec};
 use crate::wire::Message;
 
 /// What does not fit is tried again after this at the latest, ms.
@@ -43,25 +43,19 @@ impl Brain {
             service.image == HOST_IMAGE || self.readings.images.get(&image).is_some_and(|at| at.contains_key(peer))
         };
         let has = self.tasks_by_machine(app, name);
-        let apart_from = self.apart_from(app, name, service);
         let crowd = Crowd::of(&service.placement, &has, |peer| self.labels(peer));
         let rank = self.rank_of(app, name, service.priority, &slots);
         let mut candidates = Vec::new();
         let mut unmet: Option<String> = None;
         for peer in self.members.live() {
             let Some(machine) = self.readings.machines.get(&peer) else { continue };
-            let runs = !matches!(machine.executor, Executor::None(_)) && !machine.draining;
-            let away = machine.restarting_until.is_some();
-            if !runs || away || self.members.state(&peer) != State::Alive {
-                continue;
-            }
-            let no = constraint::unmet(&service.constraints, &machine.name, &machine.labels).map(ToString::to_string);
-            let most = service.placement.max_per_machine;
-            let is_crowded = most > 0 && has.get(&peer).is_some_and(|has| *has >= most);
-            let no = no.or_else(|| is_crowded.then(|| DeclineReason::Crowded(most).to_string()));
-            if no.is_some() {
-                unmet = no;
-                continue;
+            match self.passed_over(&peer, machine, service) {
+                None => {}
+                Some(PassedOver::Unfit(DeclineReason::Constraint(constraint))) => {
+                    unmet = Some(constraint);
+                    continue;
+                }
+                Some(_) => continue,
             }
             let vitals = self.readings.vitals.get(&peer);
             candidates.push(Candidate {
@@ -87,27 +81,9 @@ impl Brain {
             return self.wait_for_room(app, name, slots.len() as u32, rank, vec![reason]);
         }
         let next = asked.split_off(wanted.min(asked.len()));
-        if self.stewards.next_auction == 0 {
-            self.stewards.next_auction = self.rng.next_u64() >> 16;
-        }
-        self.stewards.next_auction += 1;
-        let id = self.stewards.next_auction;
-        let solicit = Arc::new(Solicit {
-            auction: id,
-            app: app.clone(),
-            service: name.to_string(),
-            count: slots.len() as u32,
-            need,
-            priority: service.priority,
-            rank,
-            image: service.image.clone(),
-            constraints: service.constraints.clone(),
-            max_per_machine: service.placement.max_per_machine,
-            apart_from,
-            gang: together,
-            stop_when_isolated_ms: service.stop_when_isolated_ms,
-            deadline_ms: BIDS_MS,
-        });
+        let id = self.next_auction();
+        let solicit = self.solicit_for(id, app, name, service, slots.len() as u32);
+        let solicit = Arc::new(Solicit { rank, gang: together, ..solicit });
         for peer in &asked {
             self.send(*peer, Message::Solicit(solicit.clone()));
         }
@@ -124,12 +100,41 @@ impl Brain {
             declines: BTreeMap::new(),
             deadline_ms: self.now.ms + BIDS_MS,
             alone,
+            moves: false,
         };
         self.stewards.auctions.insert(id, auction);
     }
 
+    pub(super) fn next_auction(&mut self) -> u64 {
+        if self.stewards.next_auction == 0 {
+            self.stewards.next_auction = self.rng.next_u64() >> 16;
+        }
+        self.stewards.next_auction += 1;
+        self.stewards.next_auction
+    }
+
+    /// A call for bids for so many tasks of a service, as it stands.
+    pub(super) fn solicit_for(&self, auction: u64, app: &AppId, name: &str, spec: &ServiceSpec, count: u32) -> Solicit {
+        Solicit {
+            auction,
+            app: app.clone(),
+            service: name.to_string(),
+            count,
+            need: spec.need(),
+            priority: spec.priority,
+            rank: Rank::of(spec.priority, self.now.wall, self.now.wall),
+            image: spec.image.clone(),
+            constraints: spec.constraints.clone(),
+            max_per_machine: spec.placement.max_per_machine,
+            apart_from: self.apart_from(app, name, spec),
+            gang: false,
+            stop_when_isolated_ms: spec.stop_when_isolated_ms,
+            deadline_ms: BIDS_MS,
+        }
+    }
+
     /// The services whose tasks a service must be apart from: those that it names, and those of its app that name it.
-    pub(super) fn apart_from(&self, app: &AppId, name: &str, service: &ServiceSpec) -> Vec<Other> {
+    fn apart_from(&self, app: &AppId, name: &str, service: &ServiceSpec) -> Vec<Other> {
         let named = service.placement.apart_from.iter().filter_map(|other| Other::read(&app.name, other));
         let own = Other { app: app.name.clone(), service: name.to_string() };
         let mut all: BTreeSet<Other> = named.collect();
@@ -232,7 +237,11 @@ impl Brain {
     }
 
     fn decide(&mut self, id: u64, auction: Auction) {
-        let Auction { app, service, revision, slots, bids, declines, solicit, .. } = auction;
+        let offered: u32 = auction.bids.values().map(|bid| bid.count).sum();
+        if (offered as usize) < auction.slots.len() && !auction.moves {
+            self.keep_answers(&auction);
+        }
+        let Auction { app, service, revision, slots, bids, declines, solicit, moves, .. } = auction;
         let wanted = self.documents.get(&app).filter(|doc| !doc.deleted).map(|doc| doc.spec.clone());
         let spec = wanted.as_ref().and_then(|spec| spec.services.get(&service)).filter(|s| s.revision() == revision);
         let has = self.tasks_by_machine(&app, &service);
@@ -256,14 +265,14 @@ impl Brain {
                 self.give(machine, id, bid, &app, &service, spec, solicit.gang, slots);
             }
         }
-        if given < slots.len() && spec.is_some() {
+        if given < slots.len() && spec.is_some() && !moves {
             let mut reasons = summary(&declines);
             if reasons.is_empty() && given == 0 {
                 reasons.push("no machine answered".into());
             }
             let rank = self.rank_of(&app, &service, solicit.priority, &slots);
             self.wait_for_room(&app, &service, (slots.len() - given) as u32, rank, reasons);
-        } else if let Some(tended) = self.stewards.tended.get_mut(&app) {
+        } else if let Some(tended) = self.stewards.tended.get_mut(&app).filter(|_| !moves) {
             tended.waiting.remove(&service);
         }
         self.touched.insert(app.clone());

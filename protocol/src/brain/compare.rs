@@ -9,8 +9,8 @@ use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use crate::ids::PeerId;
-use crate::ledger::replica::EXCHANGE_BYTES_MAX;
-use crate::wire::Message;
+use crate::ledger::replica::{EXCHANGE_BYTES_MAX, Owner};
+use crate::wire::{Mark, Message};
 
 /// With one random peer, this often on average, ms.
 const COMPARE_MS: u64 = 10_000;
@@ -86,12 +86,14 @@ impl Brain {
         let due = self.spread.comparing.take_due(self.now.ms);
         let sums = if due.is_empty() { Vec::new() } else { self.ledger.sums() };
         for peer in due {
-            self.send(peer, Message::Compare { sums: sums.clone() });
-            self.send_vitals(peer);
+            let yours = self.ledger.mark(&peer);
+            self.send(peer, Message::Compare { sums: sums.clone(), yours });
+            self.announce_vitals(peer);
         }
     }
 
-    pub(super) fn take_compare(&mut self, from: PeerId, theirs: &[u64]) {
+    pub(super) fn take_compare(&mut self, from: PeerId, theirs: &[u64], yours: Mark) {
+        self.look_at_mark(from, yours);
         let ranges = self.ledger.differing(theirs);
         if !ranges.is_empty() {
             let of = theirs.len() as u16;
@@ -100,9 +102,9 @@ impl Brain {
         }
     }
 
-    pub(super) fn take_digest(&mut self, from: PeerId, of: u16, ranges: &[u16], theirs: &[(PeerId, u64)]) {
+    pub(super) fn take_digest(&mut self, from: PeerId, of: u16, ranges: &[u16], theirs: &[(PeerId, u64, u64)]) {
         let mut pull = Vec::new();
-        for (owner, complete) in theirs {
+        for (owner, complete, loose) in theirs {
             if *owner == self.me {
                 // A number alone proves nothing: the record itself would.
                 if *complete > self.writer.last() {
@@ -110,7 +112,8 @@ impl Brain {
                 }
                 continue;
             }
-            let held = self.ledger.owner(owner).filter(|held| held.admitted && held.lacks(*complete));
+            let differs = |held: &Owner| held.lacks(*complete) || (*loose != 0 && *loose != held.loose());
+            let held = self.ledger.owner(owner).filter(|held| held.admitted && differs(held));
             if let Some(held) = held
                 && !self.spread.budgets.is_spent(self.now.ms, owner)
             {
@@ -120,18 +123,24 @@ impl Brain {
         if !pull.is_empty() {
             self.send(from, Message::Pull { after: pull });
         }
-        let theirs: BTreeMap<PeerId, u64> = theirs.iter().copied().collect();
-        let mine = self.ledger.digest(ranges, of).into_iter();
-        let behind: Vec<(PeerId, u64)> = mine
-            .map(|(owner, mine)| (owner, theirs.get(&owner).copied().unwrap_or(0), mine))
-            .filter(|(owner, theirs, mine)| *owner != from && theirs < mine)
-            .map(|(owner, theirs, _)| (owner, theirs))
-            .collect();
+        let theirs: BTreeMap<PeerId, (u64, u64)> =
+            theirs.iter().map(|(owner, complete, loose)| (*owner, (*complete, *loose))).collect();
+        let mut behind: Vec<(PeerId, u64)> = Vec::new();
+        for (owner, complete, loose) in self.ledger.digest(ranges, of) {
+            let (their_complete, their_loose) = theirs.get(&owner).copied().unwrap_or_default();
+            if owner != from && (their_complete < complete || (loose != 0 && loose != their_loose)) {
+                behind.push((owner, their_complete));
+            }
+        }
         self.answer_pull(from, &behind);
     }
 
     pub(super) fn answer_pull(&mut self, to: PeerId, wanted: &[(PeerId, u64)]) {
         let mut bytes = EXCHANGE_BYTES_MAX;
+        // Where little is missing comes first: nobody starves the others by writing much.
+        let above = |(owner, after): &&(PeerId, u64)| self.ledger.owner(owner).map_or(0, |held| held.above(*after));
+        let mut wanted: Vec<&(PeerId, u64)> = wanted.iter().collect();
+        wanted.sort_by_cached_key(above);
         for (owner, after) in wanted {
             for part in self.ledger.answer(owner, *after, &mut bytes) {
                 self.send(to, Message::Records(part));

@@ -16,6 +16,7 @@ use crate::market::wire::{Award, DeclineReason, NackReason, Release, Slot, Solic
 use crate::model::app::registry_of;
 use crate::model::resources::GPU_PREFIX;
 use crate::model::{Claim, ClaimState, Executor, Machine, PortBinding, Resources, TaskSpec};
+use crate::plant::Plant;
 use crate::wire::{Message, StopReason, decode, encode};
 
 /// The name of the image that is the machine itself.
@@ -358,7 +359,13 @@ impl Brain {
         mine.claim.state = ClaimState::Stopping;
         mine.claim.reason = Some(stop_words(why).into());
         let grace_ms = mine.spec.as_ref().map_or(0, |spec| spec.grace_ms);
+        if self.planted.contains(&Plant::EndEarly) {
+            mine.claim.state = ClaimState::Stopped;
+        }
         let claim = mine.claim.clone();
+        if self.has(Plant::FreeRoomEarly) {
+            self.bidder.ended(&id);
+        }
         self.write_claim(&claim, Urgency::Now);
         self.hold(Effect::Stop { claim: id, grace_ms });
     }
@@ -382,12 +389,7 @@ impl Brain {
 
     /// Takes back the claims of the last life: the account is right before the first bid.
     pub(super) fn restore_claims(&mut self, local: &BTreeMap<String, Vec<u8>>) {
-        let own: Vec<Claim> = self
-            .readings
-            .all_claims()
-            .filter(|entry| entry.owner == self.me)
-            .map(|entry| Claim::clone(&entry.claim))
-            .collect();
+        let own: Vec<Claim> = self.readings.claims_of(&self.me).map(|claim| Claim::clone(claim)).collect();
         for claim in own {
             let spec = local.get(&spec_key(&claim.id)).and_then(|bytes| decode::<TaskSpec>(bytes).ok());
             self.bidder.restore(claim, spec);
@@ -401,6 +403,7 @@ impl Brain {
     /// is started, and what ran is gone.
     pub(super) fn tasks_found(&mut self) {
         self.machine.found = true;
+        self.revive_planted();
         let draining = self.readings.machines.get(&self.me).is_some_and(|machine| machine.draining);
         self.settle_closed(draining);
         let open: Vec<ClaimId> =
@@ -435,6 +438,17 @@ impl Brain {
         self.machine.room_freed = true;
         self.stewards.room_may_be_free();
         self.refute_when_known();
+    }
+
+    /// Of the simulator alone.
+    fn revive_planted(&mut self) {
+        if self.has(Plant::ReviveEnded) {
+            let ended = self.bidder.claims.values().filter(|mine| mine.claim.state.has_ended());
+            for mut claim in ended.map(|mine| mine.claim.clone()).collect::<Vec<_>>() {
+                claim.state = ClaimState::Running;
+                self.write_claim(&claim, Urgency::Ordinary);
+            }
+        }
     }
 
     /// Whether what the claims say of this machine's tasks is true: not right after a start.
@@ -481,10 +495,11 @@ impl Brain {
             .map(|mine| (mine.claim.ended_at.unwrap_or(0), mine.claim.id))
             .collect();
         finished.sort_unstable();
-        let surplus = finished.len().saturating_sub(FINISHED_MAX);
+        let forgetful = self.has(Plant::ForgetFinished);
+        let surplus = finished.len().saturating_sub(if forgetful { 0 } else { FINISHED_MAX });
         for (at, (ended, id)) in finished.into_iter().enumerate() {
             let old = self.now.wall.saturating_sub(ended) > FINISHED_MS;
-            if (old || at < surplus) && self.is_recorded(&id) {
+            if (old || at < surplus) && (forgetful || self.is_recorded(&id)) {
                 self.bidder.forget(&id);
                 self.read_own(Kind::CLAIM, &id.hex(), None);
                 self.write(Kind::CLAIM, &id.hex(), None, Urgency::Ordinary);

@@ -1,25 +1,19 @@
 //! Membership's place in the brain: its orders become effects and records.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use super::Brain;
 use super::writer::Urgency;
 use crate::effect::{Effect, Local};
 use crate::ids::PeerId;
-use crate::ledger::readings::{Departure, Verdict};
-use crate::ledger::record::{Kind, RecordKey, Stored};
+use crate::ledger::readings::Verdict;
+use crate::ledger::record::{Kind, RecordKey};
 use crate::membership::{Member, Order, State};
-use crate::wire::{Message, decode, encode};
+use crate::wire::{Message, encode};
 
 /// Where membership keeps its reference on disk.
 pub(super) const REMEMBERED: &str = "membership";
 
 /// The most links to members of whom nothing but the admission is known.
 const STRANGERS_MAX: usize = 4;
-
-/// One that was removed may be spoken to for so long, ms: how else would it hear of that?
-const FAREWELL_MS: u64 = 5_000;
 
 /// The standing links, as membership wants them and as the mesh was told.
 #[derive(Debug, Default)]
@@ -28,27 +22,19 @@ pub(super) struct Links {
     told: Option<Vec<(PeerId, Vec<String>)>>,
     /// What is wanted, or where it is, may have changed.
     stale: bool,
-    /// Those that were removed just now, and until when they may still hear of it.
-    farewells: BTreeMap<PeerId, u64>,
-}
-
-impl Links {
-    pub(super) fn deadline(&self) -> Option<u64> {
-        self.farewells.values().min().copied()
-    }
 }
 
 impl Brain {
     pub(super) fn members_turn(&mut self) {
-        let (now_ms, before) = (self.now.ms, self.links.farewells.len());
-        self.links.farewells.retain(|_, until_ms| now_ms < *until_ms);
-        self.members_stale |= self.links.farewells.len() < before;
         if std::mem::take(&mut self.members_stale) {
             self.tell_members();
         }
         for order in self.members.tick(self.now) {
             match order {
-                Order::Heartbeat { to, life } => self.send(to, Message::Heartbeat { life }),
+                Order::Heartbeat { to, life } => {
+                    let clock = self.clocks.stamp(self.now, &to);
+                    self.send(to, Message::Heartbeat { life, clock });
+                }
                 Order::Accuse { subject, life } => {
                     let value = encode(&Verdict { subject, life });
                     self.write(Kind::VERDICT, &subject.hex(), Some(value), Urgency::Now);
@@ -161,35 +147,12 @@ impl Brain {
         self.links.stale = true;
     }
 
-    /// A departure is news: one that lives is to hear of it, and to stop what it runs.
-    pub(super) fn part_with(&mut self, peer: PeerId) {
-        if peer != self.me && self.members.state(&peer) <= State::Suspect {
-            self.links.farewells.insert(peer, self.now.ms + FAREWELL_MS);
-        }
-        self.members.depart(self.now, &peer);
-        self.members_stale = true;
-        self.machines_changed = true;
-    }
-
-    /// Own departures are durable: those whom they remove hear of it from here, and from whomever they are
-    /// linked with.
-    pub(super) fn say_farewell(&mut self, stored: &[Arc<Stored>]) {
-        for one in stored.iter().filter(|one| one.record.key.kind == Kind::DEPARTURE) {
-            let departure = one.record.value.as_deref().and_then(|value| decode::<Departure>(value).ok());
-            if let Some(peer) = departure.map(|it| it.peer).filter(|peer| self.links.farewells.contains_key(peer)) {
-                self.send(peer, Message::Told(vec![one.clone()]));
-            }
-        }
-    }
-
     /// Who may speak to this peer, and where they are.
     fn tell_members(&mut self) {
         let admitted: Vec<PeerId> =
             self.ledger.owners().filter(|owner| owner.admitted && owner.id != self.me).map(|owner| owner.id).collect();
-        let speaks =
-            |peer: &PeerId| !self.readings.departed.contains_key(peer) || self.links.farewells.contains_key(peer);
-        let admitted = admitted.into_iter().filter(speaks);
-        let peers = admitted.map(|peer| (peer, self.addresses(&peer))).collect();
+        // The departed, too: a peer that is a member no more is to hear of it, and nothing else (see `received`).
+        let peers = admitted.into_iter().map(|peer| (peer, self.addresses(&peer))).collect();
         self.out.push(Effect::Members { peers });
     }
 

@@ -7,10 +7,14 @@
 mod agenda;
 mod announce;
 mod auctioning;
+mod clocks;
 mod compare;
+mod explaining;
 mod isolation;
+mod later;
 mod machine;
 mod members;
+mod moving;
 mod offering;
 mod reading;
 mod recording;
@@ -35,8 +39,11 @@ use crate::ledger::record::{Kind, RecordKey, Stored};
 use crate::ledger::{Document, Ledger};
 use crate::market::bidder::Bidder;
 use crate::membership::{Membership, Tuning};
+use crate::plant::Plant;
 use crate::view::View;
 use crate::wire::Message;
+pub use clocks::Stamp;
+pub(crate) use explaining::Efforts;
 pub use requests::NAMESPACE;
 use writer::{Urgency, Writer};
 
@@ -81,6 +88,7 @@ pub struct Brain {
     open: std::collections::VecDeque<AppId>,
     pub(crate) members: Membership,
     links: members::Links,
+    pub(crate) clocks: clocks::Clocks,
     /// A life to be raised to, as soon as the machine knows its tasks.
     refuting: Option<u64>,
     spread: spread::Spread,
@@ -100,6 +108,8 @@ pub struct Brain {
     members_stale: bool,
     /// A later life of this identity wrote: this one must not.
     retired: bool,
+    /// Of the simulator alone.
+    planted: BTreeSet<Plant>,
 }
 
 /// The number of the last record that this identity wrote, by everything its disk tells.
@@ -115,10 +125,28 @@ const OPEN_DOCUMENTS_MAX: usize = 64;
 
 impl Brain {
     /// A brain with everything its disk remembers, and what it wants done first.
-    pub fn new(config: Config, restored: Restored, now: Now) -> (Self, Vec<Effect>) {
+    pub fn new(config: Config, mut restored: Restored, now: Now) -> (Self, Vec<Effect>) {
+        let last = last_own(&config.me, &restored);
+        let local = std::mem::take(&mut restored.local);
+        Self::start(config, last, local, now, |brain| brain.restore(restored))
+    }
+
+    /// Another peer's brain, whose disk remembers the same ledger as this brain holds: what both hold alike is held
+    /// once, until either changes it. So a thousand peers live in one process. `local`: what that disk holds beside.
+    pub fn beside(&self, config: Config, local: Vec<(String, Vec<u8>)>, now: Now) -> (Self, Vec<Effect>) {
+        let last = self.ledger.owner(&config.me).map_or(0, crate::ledger::replica::Owner::top);
+        Self::start(config, last, local, now, |brain| brain.read_beside(self))
+    }
+
+    fn start(
+        config: Config,
+        last: u64,
+        local: Vec<(String, Vec<u8>)>,
+        now: Now,
+        read: impl FnOnce(&mut Self),
+    ) -> (Self, Vec<Effect>) {
         let me = config.me;
-        let local: BTreeMap<String, Vec<u8>> = restored.local.iter().cloned().collect();
-        let last = last_own(&me, &restored);
+        let local: BTreeMap<String, Vec<u8>> = local.into_iter().collect();
         let tuning = Tuning { minority_hold_ms: config.minority_hold_ms, ..Tuning::default() };
         let members = Membership::new(me, tuning, local.get(members::REMEMBERED).map(Vec::as_slice), now);
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
@@ -136,6 +164,7 @@ impl Brain {
             open: Default::default(),
             members,
             links: members::Links::default(),
+            clocks: clocks::Clocks::default(),
             refuting: None,
             syncing: false,
             spread,
@@ -148,10 +177,14 @@ impl Brain {
             machines_changed: true,
             members_stale: true,
             retired: false,
+            planted: BTreeSet::new(),
             config,
         };
-        brain.restore(restored);
+        read(&mut brain);
         brain.ledger.restore_own(me, last);
+        if last > 0 && brain.has_company() {
+            brain.writer.doubt(now.ms + spread::DOUBT_MS);
+        }
         brain.restore_own(local);
         brain.found();
         brain.turn();
@@ -216,7 +249,6 @@ impl Brain {
         let deadlines = [
             self.writer.deadline(),
             Some(self.members.next_deadline()),
-            self.links.deadline(),
             Some(self.spread.deadline()),
             self.bidder.deadline(),
             self.machine.deadline(),
@@ -246,6 +278,19 @@ impl Brain {
     /// The number through which this peer holds everything that `owner` wrote.
     pub fn complete(&self, owner: &PeerId) -> u64 {
         self.ledger.owner(owner).map_or(0, |held| held.complete)
+    }
+
+    /// Throws a switch of the simulator's, right after the brain was made.
+    #[doc(hidden)]
+    pub fn plant(&mut self, plant: Plant) {
+        if plant == Plant::RewriteOnRestart {
+            self.writer.rewind();
+        }
+        self.planted.insert(plant);
+    }
+
+    fn has(&self, plant: Plant) -> bool {
+        self.planted.contains(&plant)
     }
 
     /// What this peer believes, for people and for DNS.
@@ -283,11 +328,14 @@ impl Brain {
         }
         self.out.extend(durable.held);
         self.kept_here(&durable.stored);
-        self.say_farewell(&durable.stored);
     }
 
     /// Writes an own record.
-    fn write(&mut self, kind: Kind, id: &str, value: Option<Vec<u8>>, urgency: Urgency) {
+    fn write(&mut self, kind: Kind, id: &str, mut value: Option<Vec<u8>>, urgency: Urgency) {
+        if self.has(Plant::LaterVersion) {
+            value = value.map(later::with_a_new_field);
+            self.writer.write(self.now, later::new_record(kind, id), Some(vec![0xf6]), Urgency::Ordinary);
+        }
         self.writer.write(self.now, RecordKey { kind, id: id.into() }, value, urgency);
     }
 

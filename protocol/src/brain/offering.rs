@@ -69,23 +69,10 @@ impl Brain {
         // A gang needs all its room at once: its steward is told that some is free, and asks everybody.
         let pending = self.readings.stewardships.get(app)?.get(&steward)?.pending.iter();
         let count = pending.filter(|pending| pending.service == service).map(|pending| pending.count).next()?;
-        let solicit = Arc::new(Solicit {
-            auction: self.rng.next_u64() | 1 << 63,
-            app: app.clone(),
-            service: service.to_string(),
-            count,
-            need: spec.need(),
-            // Nobody is ended for work that did not ask for it.
-            priority: i32::MIN,
-            rank,
-            image: spec.image.clone(),
-            constraints: spec.constraints.clone(),
-            max_per_machine: spec.placement.max_per_machine,
-            apart_from: self.apart_from(app, service, spec),
-            gang: false,
-            stop_when_isolated_ms: spec.stop_when_isolated_ms,
-            deadline_ms: 0,
-        });
+        let auction = self.rng.next_u64() | 1 << 63;
+        // Nobody is ended for work that did not ask for it.
+        let solicit = Solicit { priority: i32::MIN, rank, ..self.solicit_for(auction, app, service, spec, count) };
+        let solicit = Arc::new(solicit);
         let fits = self.bidder.capacity.copies(&self.bidder.used(), &solicit.need, 1) > 0;
         if !fits || self.members.state(&steward) != State::Alive {
             return None;

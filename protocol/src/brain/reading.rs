@@ -91,6 +91,35 @@ impl Brain {
         self.open.clear();
     }
 
+    /// Takes over what another brain has read of the same ledger: only what a peer holds of the others, alive or
+    /// down, is its own to find out.
+    pub(super) fn read_beside(&mut self, other: &Brain) {
+        self.ledger = other.ledger.clone();
+        self.readings = other.readings.clone();
+        self.documents = other.documents.clone();
+        self.documents.values_mut().for_each(Document::close);
+        self.touched.extend(self.documents.keys().cloned());
+        for peer in self.readings.machines.keys().copied().collect::<Vec<_>>() {
+            self.member_read(peer);
+        }
+        for peer in self.readings.departed.keys() {
+            self.members.depart(self.now, peer);
+        }
+        let records = self.ledger.owners().filter(|owner| owner.admitted).flat_map(|owner| owner.records());
+        let (mut dead, mut verdicts) = (Vec::new(), Vec::new());
+        for one in records {
+            if one.record.value.is_none() {
+                dead.push(one.clone());
+            } else if one.record.key.kind == Kind::VERDICT {
+                verdicts.push(one.clone());
+            }
+        }
+        self.buried(&dead);
+        for one in verdicts {
+            self.read(one.record.owner, &one.record.key, Value::Stored(&one), None);
+        }
+    }
+
     /// Reads an admission that was stored or handed over at `hello`; `true` where it now counts.
     fn admit_restored(&mut self, one: &Arc<Stored>) -> bool {
         let Some(value) = one.record.value.as_deref() else { return false };
@@ -177,7 +206,7 @@ impl Brain {
     fn read_departure(&mut self, owner: PeerId, value: Option<&[u8]>) {
         let Some(departure) = self.typed::<Departure>(owner, value) else { return };
         let peer = departure.peer;
-        self.part_with(peer);
+        self.members.depart(self.now, &peer);
         if let Some(last) = self.readings.departure(&departure) {
             for key in self.ledger.cut(&peer, last) {
                 self.store.push(StoreOp::Delete { owner: peer, key: key.clone() });
@@ -188,6 +217,8 @@ impl Brain {
         if peer == self.me {
             self.stop_everything();
         }
+        self.members_stale = true;
+        self.machines_changed = true;
     }
 
     /// A value as its kind's type; unreadable ones are counted.
@@ -230,6 +261,12 @@ impl Brain {
             }
             Ok(false) => {}
             Err(DocumentError::Unreadable(_) | DocumentError::Inapplicable(_)) => {
+                // What is no change makes no app.
+                let empty = |document: &Document| document.is_empty() && !document.has_waiting();
+                if self.documents.get(&change.app).is_some_and(empty) {
+                    self.documents.remove(&change.app);
+                    self.open.retain(|open| *open != change.app);
+                }
                 self.report(Some(owner), Bad::Inapplicable);
             }
         }

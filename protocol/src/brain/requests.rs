@@ -20,6 +20,7 @@ use crate::ledger::readings::{Admission, Departure, Image};
 use crate::ledger::record::{Kind, Stored};
 use crate::membership::State;
 use crate::model::{AppSpec, Machine};
+use crate::plant::Plant;
 use crate::wire::{Message, PROTOCOL, decode, encode};
 
 /// How long an answer waits for copies, ms.
@@ -93,6 +94,11 @@ impl Brain {
             }
             Request::Depart { peer, force, last } => self.depart(id, peer, force, last),
             Request::Drain { on } => self.drain(id, on),
+            Request::Relocate(all) => {
+                self.relocate(all);
+                self.reply_when_durable(id, Reply::Done);
+                Ok(())
+            }
             Request::EndTasks => {
                 self.end_tasks();
                 self.reply_when_durable(id, Reply::Done);
@@ -158,10 +164,15 @@ impl Brain {
         if self.requests.copying.len() >= WAITING_MAX {
             return Err(Refusal::Busy);
         }
-        let app = self.app_named(name).cloned().unwrap_or_else(|| {
-            let last = self.generations(name).next_back().map_or(0, |app| app.generation);
-            AppId { namespace: NAMESPACE.into(), name: name.into(), generation: last + 1 }
-        });
+        let app = match self.app_named(name) {
+            Some(app) => app.clone(),
+            None => {
+                let last = self.generations(name).next_back().map_or(0, |app| app.generation);
+                let spent = || Refusal::Invalid(format!("app {name} has had its last generation: choose another name"));
+                let generation = last.checked_add(1).ok_or_else(spent)?;
+                AppId { namespace: NAMESPACE.into(), name: name.into(), generation }
+            }
+        };
         let spec = self.with_digests(&app, spec);
         self.change(request, change, author, app, &Edit::Spec(spec), "deployed")
     }
@@ -258,6 +269,11 @@ impl Brain {
             return Ok(());
         }
         self.note(word, app.name.clone(), format!("{author} {word} {}", app.name));
+        if self.has(Plant::AnswerEarly) {
+            let reply = Ok(Reply::Changed { app, copies: 3, changed: true });
+            self.out.push(Effect::Reply { request, reply });
+            return Ok(());
+        }
         self.requests.next_token += 1;
         let token = self.requests.next_token;
         let done_ms = self.now.ms + COPIES_MS;
@@ -498,7 +514,7 @@ impl Brain {
     }
 
     /// The admissions from the founder's own to a peer's; `None` until all are durable here.
-    fn chain_of(&self, peer: &PeerId) -> Option<Vec<Arc<Stored>>> {
+    pub(super) fn chain_of(&self, peer: &PeerId) -> Option<Vec<Arc<Stored>>> {
         let mut chain = Vec::new();
         let mut peer = *peer;
         for _ in 0..=self.readings.admissions.len() {

@@ -14,10 +14,15 @@ use crate::effect::{Bad, Effect, StoreOp};
 use crate::event::Now;
 use crate::ids::PeerId;
 use crate::ledger::Budgets;
-use crate::ledger::record::{Entry, Frame, Kind, Stored, VALUE_BYTES_MAX};
+use crate::ledger::record::{Entry, Frame, Kind, RecordKey, Stored, VALUE_BYTES_MAX};
 use crate::ledger::replica::Taken;
-use crate::wire::{Message, Records};
+use crate::plant::Plant;
+use crate::wire::{Mark, Message, Records};
 
+/// A peer that starts writes nothing before another has compared with it, or this has passed, ms.
+pub(super) const DOUBT_MS: u64 = 3_000;
+/// A peer that is a member no more is told so at most this often, ms.
+const TELL_AGAIN_MS: u64 = 1_000;
 /// A tombstone is forgotten after this, ms.
 const TOMBSTONE_MS: u64 = 3_600_000;
 /// Vitals and announcements are gathered on each hop for two milliseconds for each member, within these, ms.
@@ -39,6 +44,8 @@ pub(super) struct Spread {
     keeping: BTreeMap<u64, (PeerId, u64, bool)>,
     /// By owner, the last frame with a record apart that was handed on.
     apart: BTreeMap<PeerId, u64>,
+    /// The departed that were told so, and until when they are not told again.
+    told_departed: BTreeMap<PeerId, u64>,
     next_token: u64,
 }
 
@@ -54,6 +61,7 @@ impl Spread {
             tombstones: Default::default(),
             keeping: BTreeMap::new(),
             apart: BTreeMap::new(),
+            told_departed: BTreeMap::new(),
             next_token: 1,
         }
     }
@@ -80,12 +88,21 @@ fn gather_ms(members: usize) -> u64 {
 
 impl Brain {
     pub(super) fn linked(&mut self, peer: PeerId, up: bool) {
+        if !up {
+            self.clocks.forget(&peer);
+        }
         self.members.link(self.now, &peer, up);
+        if self.readings.departed.contains_key(&peer) {
+            if up {
+                self.tell_of_departure(peer);
+            }
+            return;
+        }
         if up {
             self.spread.tree.up(peer);
             self.spread.comparing.with_at_once(peer);
-        } else if let Some(spare) = self.spread.tree.down(&peer) {
-            self.send(spare, Message::Graft { after: Vec::new(), vitals: Vec::new() });
+        } else if let Some(spare) = self.spread.tree.down(self.now.ms, &peer) {
+            self.send(spare, Message::Graft { after: Vec::new() });
         }
     }
 
@@ -100,16 +117,22 @@ impl Brain {
         match message {
             // This comes over every link by design.
             Message::Frame(frame) if frame.tells_of_life() => {}
-            Message::Frame(_) => self.brought(from, 0, 1),
-            Message::Vitals(all) => self.brought(from, 0, all.len() as u32),
+            Message::Frame(_) => self.brought(from, false),
             _ => {}
         }
     }
 
-    /// A link has brought something; the least useful turns lazy.
-    pub(super) fn brought(&mut self, from: PeerId, news: u32, again: u32) {
-        if let Some(useless) = self.spread.tree.brought(&from, news, again) {
+    /// A link has brought a frame; the least useful turns lazy.
+    fn brought(&mut self, from: PeerId, is_news: bool) {
+        if let Some(useless) = self.spread.tree.brought(self.now.ms, &from, is_news) {
             self.send(useless, Message::Prune);
+        }
+    }
+
+    /// The other end wants only numbers; it is asked to think again where this end cannot spare the link.
+    fn pruned(&mut self, by: PeerId) {
+        if !self.spread.tree.pruned(self.now.ms, &by) {
+            self.send(by, Message::Graft { after: Vec::new() });
         }
     }
 
@@ -118,20 +141,23 @@ impl Brain {
             return self.report(Some(from), Bad::Unadmitted);
         }
         if self.readings.departed.contains_key(&from) {
-            // For a moment it may still hear of its departure; nobody listens to it any more.
-            return;
+            return self.tell_of_departure(from);
         }
-        if !verified {
+        if !verified && !self.has(Plant::TrustUnverified) {
             return self.report(Some(from), Bad::Signature);
         }
         match message {
-            Message::Heartbeat { life } => self.members.heard(self.now, &from, life),
+            Message::Heartbeat { life, clock } => {
+                self.clocks.heard(self.now, from, &clock);
+                self.members.heard(self.now, &from, life);
+            }
             Message::Frame(frame) => self.take_frame(from, &frame),
             Message::Vitals(vitals) => self.take_vitals(from, vitals),
-            Message::Prune => self.spread.tree.prune(&from),
+            Message::Prune => self.pruned(from),
             Message::Have(have) => self.take_have(from, &have),
-            Message::Graft { after, vitals } => self.take_graft(from, &after, &vitals),
-            Message::Compare { sums } => self.take_compare(from, &sums),
+            Message::Graft { after } => self.take_graft(from, &after),
+            Message::Want(rings) => self.vitals_wanted(from, &rings),
+            Message::Compare { sums, yours } => self.take_compare(from, &sums, yours),
             Message::Digest { of, ranges, owners } => self.take_digest(from, of, &ranges, &owners),
             Message::Pull { after } => self.answer_pull(from, &after),
             Message::Records(records) => self.take_records(from, &records),
@@ -144,6 +170,7 @@ impl Brain {
             Message::Offer(offer) => self.offered(from, offer),
             Message::Go { claim, .. } => self.gang_goes(claim),
             Message::Stop { claim, why, .. } => self.stop_asked(claim, why),
+            Message::Move { app, claim, to } => self.move_asked(app, claim, to),
             Message::Unfreeze => self.unfreeze(),
             Message::Bid(bid) => self.bid_came(from, bid),
             Message::Decline(decline) => self.decline_came(from, decline),
@@ -186,7 +213,7 @@ impl Brain {
             return self.report(Some(from), Bad::Malformed);
         }
         if frame.owner == self.me {
-            return self.heard_of_own(frame.last());
+            return self.heard_own(&frame.stored());
         }
         if !self.ledger.is_admitted(&frame.owner) {
             self.report(Some(from), Bad::Unadmitted);
@@ -198,7 +225,7 @@ impl Brain {
         if !self.is_within_budget(&frame.owner, frame.stored()) {
             return;
         }
-        self.brought(from, 1, 0);
+        self.brought(from, true);
         let taken = self.ledger.take_frame(frame);
         // A frame that brings a record, or the first word of one that travels apart, is handed on.
         let apart = self.spread.apart.get(&frame.owner).copied().unwrap_or(0) < frame.last()
@@ -210,6 +237,9 @@ impl Brain {
             self.push(frame, &from);
         }
         let gap = taken.gap;
+        if gap && self.has(Plant::JumpGaps) {
+            self.ledger.restore_owner(frame.owner, frame.last(), 0);
+        }
         self.digest_taken(&frame.owner, taken, Some(from));
         if gap {
             self.pull_gap(from, frame.owner);
@@ -220,7 +250,7 @@ impl Brain {
 
     fn take_records(&mut self, from: PeerId, answer: &Records) {
         if answer.owner == self.me {
-            return self.heard_of_own(answer.records.iter().map(|one| one.record.seq).max().unwrap_or(0));
+            return self.heard_own(&answer.records);
         }
         let unfit = |one: &Arc<Stored>| one.record.owner != answer.owner || one.record.size() > VALUE_BYTES_MAX;
         if answer.through < answer.after || answer.records.iter().any(unfit) {
@@ -257,7 +287,7 @@ impl Brain {
     fn take_alone(&mut self, one: &Arc<Stored>) -> bool {
         let owner = one.record.owner;
         if owner == self.me {
-            self.heard_of_own(one.record.seq);
+            self.heard_own(std::slice::from_ref(one));
             return false;
         }
         let fits = one.record.size() <= VALUE_BYTES_MAX;
@@ -283,8 +313,23 @@ impl Brain {
         granted
     }
 
+    /// A peer that is a member no more hears why nobody listens to it, with what proves the order to it.
+    fn tell_of_departure(&mut self, to: PeerId) {
+        let again = self.spread.told_departed.get(&to).copied().unwrap_or(0);
+        let key = RecordKey { kind: Kind::DEPARTURE, id: to.hex().into() };
+        let order = self.ledger.owners().find_map(|owner| self.ledger.get(&owner.id, &key)).cloned();
+        let Some(order) = order.filter(|_| again <= self.now.ms) else { return };
+        self.spread.told_departed.insert(to, self.now.ms + TELL_AGAIN_MS);
+        let mut proof = self.chain_of(&order.record.owner).unwrap_or_default();
+        proof.push(order);
+        self.send(to, Message::Told(proof));
+    }
+
     /// What was taken goes to disk and is read.
-    fn digest_taken(&mut self, owner: &PeerId, taken: Taken, from: Option<PeerId>) {
+    fn digest_taken(&mut self, owner: &PeerId, mut taken: Taken, from: Option<PeerId>) {
+        if self.has(Plant::DropUnknown) {
+            taken.news.retain(|one| one.record.key.kind.name() != "unknown");
+        }
         for key in taken.dropped {
             self.store.push(StoreOp::Delete { owner: *owner, key: key.clone() });
             self.read(*owner, &key, Value::Gone, from);
@@ -307,16 +352,48 @@ impl Brain {
         }
     }
 
+    /// Somebody holds this of this identity's writes. That proves nothing: the record itself would.
+    pub(super) fn look_at_mark(&mut self, from: PeerId, yours: Mark) {
+        if yours.seq > self.writer.last() || self.writer.wrote_otherwise(yours) {
+            self.send(from, Message::Pull { after: vec![(self.me, yours.seq - 1)] });
+        } else if yours.seq > 0 {
+            self.writer.trust();
+        }
+    }
+
+    /// Whether there are others that may know what this peer wrote.
+    pub(super) fn has_company(&self) -> bool {
+        let departed = &self.readings.departed;
+        self.ledger.owners().any(|owner| owner.admitted && owner.id != self.me && !departed.contains_key(&owner.id))
+    }
+
+    /// Records of this identity came from elsewhere: this life wrote them, or an earlier one did.
+    fn heard_own(&mut self, records: &[Arc<Stored>]) {
+        let other = |one: &&Arc<Stored>| {
+            self.writer.wrote_otherwise(Mark { seq: one.record.seq, head: one.proof.signature.head() })
+        };
+        if let Some(other) = records.iter().find(other) {
+            return self.retire(format!(
+                "others hold another record {} of this peer than it wrote: the data folder is an old copy",
+                other.record.seq
+            ));
+        }
+        self.heard_of_own(records.iter().map(|one| one.record.seq).max().unwrap_or(0));
+    }
+
+    fn retire(&mut self, reason: String) {
+        self.retired = true;
+        self.out.push(Effect::Retire { reason });
+    }
+
     /// Somebody holds records of this identity up to `seq`. A number that was never written here
     /// means that this disk is an old one: a later life wrote, and this one must stop.
     fn heard_of_own(&mut self, seq: u64) {
         if seq > self.writer.last() {
-            self.retired = true;
-            let reason = format!(
+            self.retire(format!(
                 "others hold record {seq} of this peer, which has written only {}: the data folder is an old copy",
                 self.writer.last()
-            );
-            self.out.push(Effect::Retire { reason });
+            ));
         }
     }
 

@@ -1,28 +1,29 @@
 //! The steward at work: which apps are this peer's to look after, and what it does for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use super::agenda::Agenda;
+use super::moving::Order;
 use crate::effect::Effect;
 use crate::event::Now;
 use crate::ids::{AppId, BidId, ClaimId, PeerId, rendezvous};
 use crate::ledger::readings::{Slots, Stewardship};
 use crate::market::auction::{Auction, Outstanding};
 use crate::market::rank::Rank;
+use crate::market::reasons::Answers;
 use crate::market::wire::Release;
 use crate::membership::Loss;
-use crate::model::{AppSpec, Outcome};
+use crate::model::{AppSpec, Claim, Outcome};
+use crate::plant::Plant;
 use crate::steward::reconcile::{Plan, Sight, reconcile};
-use crate::wire::Message;
+use crate::wire::{Message, StopReason};
 
 /// A life younger than this stewards nothing while there are older ones, ms.
 const MATURE_MS: u64 = 60_000;
-/// A machine whose vitals have not come yet is looked at again after this, ms.
-const UNHEARD_MS: u64 = 2_000;
 /// Whoever becomes steward of an app that others may have placed waits so long: longer than a
 /// reservation lives, ms.
 const SETTLE_MS: u64 = 4_000;
@@ -34,7 +35,7 @@ const FORMER_MAX: usize = 8;
 /// Every app is looked at this often in any case, ms.
 const SWEEP_MS: u64 = 30_000;
 /// A machine that was asked to end a claim, or to start it, is asked again after this, ms.
-const ORDER_AGAIN_MS: u64 = 2_000;
+const TELL_AGAIN_MS: u64 = 2_000;
 /// Outcomes of one app are written at most this often, ms.
 const OUTCOMES_MS: u64 = 1_000;
 /// The most slots in one auction.
@@ -71,8 +72,12 @@ pub(super) struct Tended {
     looked_ms: u64,
     /// What did not fit, by service.
     pub(super) waiting: BTreeMap<String, Waiting>,
+    /// What the machines said in the last auction that left something of a service waiting.
+    pub(super) answers: BTreeMap<String, Answers>,
+    /// Tasks that are to be moved, one after the other.
+    pub(super) orders: VecDeque<Order>,
     /// What was said of claims lately, and when it may be said again: monotonic, ms. `true`: that it may start.
-    orders: BTreeMap<(ClaimId, bool), u64>,
+    told: BTreeMap<(ClaimId, bool), u64>,
     outcomes_ms: u64,
     pub(super) record: Option<Stewardship>,
     pub(super) record_ms: u64,
@@ -84,13 +89,13 @@ pub(super) struct Tended {
 
 /// What of one service fits nowhere.
 #[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) count: u32,
-    pub(super) tries: u32,
-    pub(super) again_ms: u64,
+pub(crate) struct Waiting {
+    pub(crate) count: u32,
+    pub(crate) tries: u32,
+    pub(crate) again_ms: u64,
     /// Its place among what waits.
-    pub(super) rank: Rank,
-    pub(super) reasons: Vec<String>,
+    pub(crate) rank: Rank,
+    pub(crate) reasons: Vec<String>,
 }
 
 impl Stewards {
@@ -147,10 +152,12 @@ impl Stewards {
 impl Brain {
     pub(super) fn steward_turn(&mut self) {
         if self.stewards.eligible_stale || self.stewards.eligible_until <= self.now.ms {
-            self.find_eligible();
-            let apps: Vec<AppId> = self.documents.keys().filter(|app| !self.touched.contains(*app)).cloned().collect();
-            for app in apps {
-                self.settle_rank(&app, true);
+            if self.find_eligible() {
+                let apps: Vec<AppId> =
+                    self.documents.keys().filter(|app| !self.touched.contains(*app)).cloned().collect();
+                for app in apps {
+                    self.settle_rank(&app, true);
+                }
             }
             // A machine that came, went or was given up changes what is to be done.
             self.stewards.look_at_all_by(self.now.ms);
@@ -191,8 +198,8 @@ impl Brain {
         }
     }
 
-    /// Peers whose present life is a minute old; where there are none, all that live.
-    fn find_eligible(&mut self) {
+    /// Peers whose present life is a minute old; where there are none, all that live. Whether they are others now.
+    fn find_eligible(&mut self) -> bool {
         let mut young_ms = u64::MAX;
         let mut mature = Vec::new();
         let mut all = Vec::new();
@@ -202,15 +209,16 @@ impl Brain {
             if machine.draining || machine.restarting_until.is_some() {
                 continue;
             }
-            // By the machine's own clock, for ours may show anything: two peers have to agree on this.
-            let at = match self.readings.vitals.get(&peer) {
-                _ if peer == self.me => Some(self.now.wall),
-                heard => heard.map(|heard| heard.wall(self.now.ms)),
-            };
-            match at.map(|at| at.saturating_sub(machine.life_since)) {
-                Some(age) if age >= MATURE_MS => mature.push((peer, peer.ring())),
-                Some(age) => young_ms = young_ms.min(MATURE_MS - age),
-                None => young_ms = young_ms.min(UNHEARD_MS),
+            // By the machine's own clock, for ours may show anything: two peers have to agree on this. Before
+            // its vitals have come ours has to do, or whoever has just started would hold itself for the only
+            // steward.
+            let heard = self.readings.vitals.get(&peer).filter(|_| peer != self.me);
+            let wall = heard.map_or(self.now.wall, |heard| heard.wall(self.now.ms));
+            let age = wall.saturating_sub(machine.life_since);
+            if age >= MATURE_MS {
+                mature.push((peer, peer.ring()));
+            } else {
+                young_ms = young_ms.min(MATURE_MS - age);
             }
             all.push((peer, peer.ring()));
         }
@@ -220,13 +228,15 @@ impl Brain {
         let eligible = if mature.is_empty() { all } else { mature };
         let now = self.now.ms;
         self.stewards.former.retain(|(until_ms, _)| *until_ms > now);
-        if eligible != self.stewards.eligible {
+        let changed = eligible != self.stewards.eligible;
+        if changed {
             let before = std::mem::replace(&mut self.stewards.eligible, eligible);
             self.stewards.former.truncate(FORMER_MAX - 1);
             self.stewards.former.insert(0, (now + DOUBT_MS, before));
         }
         self.stewards.eligible_stale = false;
         self.stewards.eligible_until = self.now.ms + young_ms.min(MATURE_MS);
+        changed
     }
 
     /// The steward of an app: the heaviest of the eligible.
@@ -318,9 +328,11 @@ impl Brain {
             restarts.extend(plan.restarts.iter().map(|(slot, count)| (format!("{name}.{slot}"), *count)));
             self.carry_out(app, &spec, &name, plan);
         }
+        self.move_on(app, &spec);
         self.tell_overlap(app, overlaps);
         if let Some(tended) = self.stewards.tended.get_mut(app) {
             tended.held = held;
+            tended.answers.retain(|service, _| tended.waiting.contains_key(service));
         }
         self.write_stewardship(app, &spec, restarts);
     }
@@ -329,7 +341,8 @@ impl Brain {
         static NONE: Slots = Slots::new();
         static NO_OUTCOMES: BTreeMap<String, Outcome> = BTreeMap::new();
         let claims = self.readings.slots(app, service).unwrap_or(&NONE);
-        let outcomes = self.documents.get(app).and_then(|doc| doc.outcomes.get(service)).unwrap_or(&NO_OUTCOMES);
+        let document = self.documents.get(app).filter(|_| !self.has(Plant::ForgetFinished));
+        let outcomes = document.and_then(|doc| doc.outcomes.get(service)).unwrap_or(&NO_OUTCOMES);
         let auctions = self.stewards.auctions.values().filter(|a| a.app == *app && a.service == service);
         let awards = self.stewards.outstanding.values().filter(|o| o.app == *app && o.service == service);
         let given = auctions
@@ -343,10 +356,13 @@ impl Brain {
     fn carry_out(&mut self, app: &AppId, spec: &AppSpec, service: &str, plan: Plan) {
         let now = self.now.ms;
         for (owner, claim, why) in plan.stop {
-            self.order(app, owner, claim, Message::Stop { claim, app: app.clone(), why });
+            if why == StopReason::Duplicate && self.has(Plant::KeepDuplicates) {
+                continue;
+            }
+            self.tell(app, owner, claim, Message::Stop { claim, app: app.clone(), why });
         }
         for (owner, claim) in plan.go {
-            self.order(app, owner, claim, Message::Go { claim, app: app.clone() });
+            self.tell(app, owner, claim, Message::Go { claim, app: app.clone() });
         }
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
         let agenda = &mut self.stewards.agenda;
@@ -381,17 +397,17 @@ impl Brain {
     }
 
     /// Says something about a claim to its machine, and again while it seems not to have been heard.
-    fn order(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, message: Message) {
+    fn tell(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, message: Message) {
         let now = self.now.ms;
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
-        tended.orders.retain(|_, again| *again > now);
-        let again = now + ORDER_AGAIN_MS;
+        tended.told.retain(|_, again| *again > now);
+        let again = now + TELL_AGAIN_MS;
         self.stewards.agenda.look_by(app, again);
         let key = (claim, matches!(message, Message::Go { .. }));
-        if tended.orders.contains_key(&key) {
+        if tended.told.contains_key(&key) {
             return;
         }
-        tended.orders.insert(key, again);
+        tended.told.insert(key, again);
         // Of what was seen to be accepted this machine's own part may not be durable yet.
         self.hold(Effect::Send { to: owner, message });
     }
@@ -406,6 +422,10 @@ fn heaviest(eligible: &[(PeerId, u64)], app: &AppId) -> Option<PeerId> {
 impl Sight for Brain {
     fn loss(&self, machine: &PeerId, lost_after_ms: u64) -> Loss {
         self.members.loss(self.now, machine, lost_after_ms)
+    }
+
+    fn gives_way(&self, claim: &Claim) -> bool {
+        self.is_moving(&claim.task.app, &claim.id)
     }
 
     fn draining(&self, machine: &PeerId) -> bool {

@@ -1,4 +1,5 @@
-//! How vitals spread: made now and then, gathered on each hop, and never written down.
+//! How vitals spread: made now and then, announced on each hop, and asked for once. They are never
+//! pushed, for nobody waits for them, and never written down.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,16 +12,18 @@ use crate::ids::PeerId;
 use crate::ledger::readings::Heard;
 use crate::ledger::record::Signature;
 use crate::model::Vitals;
-use crate::wire::{Message, SignedVitals};
+use crate::wire::{Have, Message, SignedVitals};
 
 /// Vitals are made at most this often, ms; in large clusters less, see [`VITALS_MS_PER_PEER`].
 const VITALS_MS: u64 = 2_000;
 /// Vitals of N peers are made every N × this, ms.
 const VITALS_MS_PER_PEER: u64 = 20;
-/// How many vitals go with an anti-entropy exchange.
-const EXCHANGED: usize = 32;
+/// The vitals of so many are announced with an anti-entropy exchange.
+const EXCHANGED: usize = 256;
 /// The most vitals in one message.
 const VITALS_MAX: usize = 256;
+/// What was asked for and did not come is asked for again after this, ms.
+const ASK_AGAIN_MS: u64 = 2_000;
 /// The most names of images in one peer's vitals.
 const IMAGES_MAX: usize = 64;
 /// Vitals of one peer are taken at most this often, ms.
@@ -35,8 +38,10 @@ pub(super) struct Spreading {
     counter: u64,
     /// Wall clock, ms.
     started: u64,
-    /// To be handed on at the next flush, each with the link it came by.
-    fresh: BTreeMap<PeerId, (PeerId, Arc<SignedVitals>)>,
+    /// To be announced with the next flush: place on the ring and age.
+    fresh: BTreeMap<u64, u64>,
+    /// What was asked for, and when.
+    asked: BTreeMap<u64, u64>,
 }
 
 impl Spreading {
@@ -59,7 +64,9 @@ impl Brain {
     pub(super) fn vitals_turn(&mut self) {
         if self.spread.vitals.made_ms <= self.now.ms {
             let members = self.members.live_count() as u64;
-            self.spread.vitals.made_ms = self.now.ms + VITALS_MS.max(members * VITALS_MS_PER_PEER);
+            // Not all at the same time, though all may have been switched on together.
+            let every_ms = VITALS_MS.max(members * VITALS_MS_PER_PEER);
+            self.spread.vitals.made_ms = self.now.ms + every_ms * 3 / 4 + self.rng.next_u64() % (every_ms / 2);
             self.make_vitals();
         }
     }
@@ -85,13 +92,15 @@ impl Brain {
         let unsigned = &mut self.spread.vitals.unsigned;
         let Some(vitals) = unsigned.take_if(|vitals| vitals.counter == counter) else { return };
         let signed = Arc::new(SignedVitals { owner: self.me, vitals, signature });
-        self.hear_vitals(signed, self.me);
+        self.hear_vitals(signed);
     }
 
-    /// Takes vitals, and hands them on with the next flush.
-    fn hear_vitals(&mut self, signed: Arc<SignedVitals>, from: PeerId) {
+    /// Takes vitals, and announces them with the next flush.
+    fn hear_vitals(&mut self, signed: Arc<SignedVitals>) {
         self.spread.gather(self.now.ms, self.members.live_count());
-        self.spread.vitals.fresh.insert(signed.owner, (from, signed.clone()));
+        let ring = signed.owner.ring();
+        self.spread.vitals.asked.remove(&ring);
+        self.spread.vitals.fresh.insert(ring, age(&signed.vitals));
         self.readings.vitals.insert(signed.owner, Heard { signed, read_ms: self.now.ms });
     }
 
@@ -110,45 +119,55 @@ impl Brain {
     }
 
     pub(super) fn take_vitals(&mut self, from: PeerId, all: Vec<Arc<SignedVitals>>) {
-        let (mut news, mut again) = (0, 0);
         for signed in all.into_iter().take(VITALS_MAX) {
-            let is_small = signed.vitals.images.len() <= IMAGES_MAX;
-            if !is_small {
+            if signed.vitals.images.len() > IMAGES_MAX {
                 self.report(Some(from), Bad::Malformed);
-            } else if !self.is_newer(&signed) {
-                again += 1;
-            } else if self.ledger.is_admitted(&signed.owner) && !self.is_rash(&signed.owner) {
-                news += 1;
-                self.hear_vitals(signed, from);
+            } else if self.is_newer(&signed) && self.ledger.is_admitted(&signed.owner) && !self.is_rash(&signed.owner) {
+                self.hear_vitals(signed);
             }
         }
-        self.brought(from, news, again);
     }
 
-    /// Hands on what was gathered; the places on the ring and the ages of all of it.
-    pub(super) fn flush_vitals(&mut self) -> Vec<(u64, u64)> {
-        let fresh = std::mem::take(&mut self.spread.vitals.fresh);
-        if fresh.is_empty() {
-            return Vec::new();
-        }
-        for peer in self.spread.tree.eager().collect::<Vec<_>>() {
-            let others = fresh.values().filter(|(from, signed)| *from != peer && signed.owner != peer);
-            let others: Vec<_> = others.map(|(_, signed)| signed.clone()).collect();
-            for some in others.chunks(VITALS_MAX) {
-                self.send(peer, Message::Vitals(some.to_vec()));
+    /// What is to be announced of vitals, for all links.
+    pub(super) fn fresh_vitals(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.spread.vitals.fresh).into_iter().collect()
+    }
+
+    /// Others announce vitals: those that are newer than what is here are asked for, of the first who has them.
+    pub(super) fn want_vitals(&mut self, from: PeerId, there: &[(u64, u64)]) {
+        let now = self.now.ms;
+        let mut want = Vec::new();
+        for (ring, age) in there.iter().take(VITALS_MAX) {
+            let owner = self.ledger.owner_at(*ring).filter(|owner| owner.admitted).map(|owner| owner.id);
+            let is_newer = owner.is_some_and(|owner| owner != self.me && self.vitals_age(&owner) < *age);
+            let asked = &mut self.spread.vitals.asked;
+            if is_newer && asked.get(ring).is_none_or(|asked_ms| asked_ms + ASK_AGAIN_MS <= now) {
+                asked.insert(*ring, now);
+                want.push(*ring);
             }
         }
-        fresh.values().map(|(_, signed)| (signed.owner.ring(), age(&signed.vitals))).collect()
+        if !want.is_empty() {
+            self.send(from, Message::Want(want));
+        }
     }
 
-    /// The newest vitals of some, beside every anti-entropy exchange.
-    pub(super) fn send_vitals(&mut self, peer: PeerId) {
+    pub(super) fn vitals_wanted(&mut self, from: PeerId, rings: &[u64]) {
+        let held = |ring: &u64| self.readings.vitals.get(&self.ledger.owner_at(*ring)?.id);
+        let held = rings.iter().take(VITALS_MAX).filter_map(held).map(|heard| heard.signed.clone());
+        let held: Vec<_> = held.collect();
+        if !held.is_empty() {
+            self.send(from, Message::Vitals(held));
+        }
+    }
+
+    /// The ages of some vitals, beside every anti-entropy exchange.
+    pub(super) fn announce_vitals(&mut self, peer: PeerId) {
         let known = self.readings.vitals.len();
         let skip = if known > EXCHANGED { self.rng.next_u64() as usize % known } else { 0 };
         let some = self.readings.vitals.values().cycle().skip(skip).take(EXCHANGED.min(known));
-        let some: Vec<_> = some.map(|heard| heard.signed.clone()).collect();
-        if !some.is_empty() {
-            self.send(peer, Message::Vitals(some));
+        let vitals: Vec<_> = some.map(|heard| (heard.signed.owner.ring(), age(&heard.signed.vitals))).collect();
+        if !vitals.is_empty() {
+            self.send(peer, Message::Have(Arc::new(Have { frames: Vec::new(), vitals })));
         }
     }
 }

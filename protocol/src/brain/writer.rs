@@ -4,13 +4,14 @@
 //! last is older than 50 ms; batching begins under load. While one flush is under way the next
 //! gathers: versions of one key between two flushes are one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::effect::{Effect, Local};
 use crate::event::Now;
 use crate::ids::PeerId;
 use crate::ledger::record::{Draft, Frame, Record, RecordKey, SCHEMA, Signature, Stored};
+use crate::wire::Mark;
 
 /// A flush leaves at once when the last is older than this.
 const QUIET_MS: u64 = 50;
@@ -20,6 +21,9 @@ const URGENT_MS: u64 = 50;
 const ORDINARY_MS: u64 = 200;
 /// How many flushes may leave at once in a burst because somebody waits for them.
 const BURST: u64 = 40;
+
+/// The most own writes whose signatures are remembered.
+const HEADS_MAX: usize = 16_384;
 
 /// How soon a write is to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +50,11 @@ pub struct Writer {
     /// Thousandths of a flush: what is left of [`BURST`].
     tokens: u64,
     tokens_at_ms: u64,
+    /// Nothing is numbered before this: others may know of numbers that this disk has forgotten.
+    doubt_until_ms: u64,
+    /// What was written in this life: the first number, and the beginnings of the signatures from there on.
+    first: u64,
+    heads: VecDeque<u64>,
 }
 
 #[derive(Debug)]
@@ -79,7 +88,31 @@ impl Writer {
             last_flush_ms: None,
             tokens: BURST * 1000,
             tokens_at_ms: now.ms,
+            doubt_until_ms: 0,
+            first: last + 1,
+            heads: VecDeque::new(),
         }
+    }
+
+    /// Of the simulator alone: the last number is used again.
+    pub fn rewind(&mut self) {
+        self.last = self.last.saturating_sub(1);
+    }
+
+    /// Writes nothing before `until_ms`, or before [`Writer::trust`]: somebody may know better what was written last.
+    pub fn doubt(&mut self, until_ms: u64) {
+        self.doubt_until_ms = until_ms;
+    }
+
+    /// Another peer knows of no number that is not known here.
+    pub fn trust(&mut self) {
+        self.doubt_until_ms = 0;
+    }
+
+    /// Whether this life wrote something else under that number. What earlier lives wrote is not remembered here.
+    pub fn wrote_otherwise(&self, mark: Mark) -> bool {
+        let at = mark.seq.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        mark.head != 0 && at.and_then(|at| self.heads.get(at)).is_some_and(|head| *head != mark.head)
     }
 
     /// The highest number given so far.
@@ -115,12 +148,12 @@ impl Writer {
 
     /// When the next flush is due, if one is and none is under way.
     pub fn deadline(&self) -> Option<u64> {
-        if self.flight.is_none() { self.due_ms } else { None }
+        if self.flight.is_none() { self.due_ms.map(|due| due.max(self.doubt_until_ms)) } else { None }
     }
 
     /// The next flush, where it is due.
     pub fn flush(&mut self, now: Now) -> Option<Effect> {
-        if self.flight.is_some() || self.due_ms.is_none_or(|due| due > now.ms) {
+        if self.flight.is_some() || self.due_ms.is_none_or(|due| due > now.ms) || now.ms < self.doubt_until_ms {
             return None;
         }
         let records = std::mem::take(&mut self.pending).into_iter().map(|(key, (stamp, value))| {
@@ -146,7 +179,12 @@ impl Writer {
         for (draft, signature) in flight.drafts.into_iter().zip(signatures) {
             let (frame, stored) = draft.seal(*signature);
             durable.frames.push(Arc::new(frame));
+            self.heads.extend(std::iter::repeat_n(signature.head(), stored.len()));
             durable.stored.extend(stored);
+        }
+        while self.heads.len() > HEADS_MAX {
+            self.heads.pop_front();
+            self.first += 1;
         }
         Some(durable)
     }

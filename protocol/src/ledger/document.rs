@@ -31,7 +31,7 @@ pub struct ChangeValue {
 const CONFLICTS_MAX: usize = 100;
 
 /// One app's document and what it reads as.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Document {
     pub app: AppId,
     /// The last good reading.
@@ -43,7 +43,7 @@ pub struct Document {
     /// same value, and the others are not hidden.
     pub conflicts: Vec<String>,
     /// Changes applied, in order; with the genesis they are the document.
-    changes: Vec<Vec<u8>>,
+    changes: Vec<Arc<[u8]>>,
     /// Changes that wait for one they depend on.
     waiting: Vec<Vec<u8>>,
     /// The hashes of both.
@@ -118,7 +118,7 @@ impl Document {
         debug_assert!(result.is_ok(), "our own edits fit our own documents: {result:?}");
         if let Some(bytes) = &bytes {
             self.held.insert(*blake3::hash(bytes).as_bytes());
-            self.changes.push(bytes.clone());
+            self.changes.push(bytes.as_slice().into());
             self.read(&doc);
         }
         self.open = Some(doc);
@@ -145,7 +145,7 @@ impl Document {
                 self.open = None;
                 return Err(DocumentError::Inapplicable(error.to_string()));
             }
-            self.changes.push(bytes);
+            self.changes.push(bytes.into());
             moved = true;
         }
         if moved {
@@ -158,7 +158,7 @@ impl Document {
     /// What the document read as once this change was made, as whoever made it saw it; `None` where it is none of this
     /// document's changes.
     pub fn spec_at(&mut self, change: &[u8]) -> Option<AppSpec> {
-        if !self.changes.iter().any(|held| held == change) {
+        if !self.changes.iter().any(|held| **held == *change) {
             return None;
         }
         let hash = Change::from_bytes(change.to_vec()).ok()?.hash();
@@ -187,7 +187,7 @@ impl Document {
     fn take_open(&mut self) -> Automerge {
         self.open.take().unwrap_or_else(|| {
             let mut doc = genesis(&self.app);
-            let changes = self.changes.iter().filter_map(|bytes| Change::from_bytes(bytes.clone()).ok());
+            let changes = self.changes.iter().filter_map(|bytes| Change::from_bytes(bytes.to_vec()).ok());
             let applied = doc.apply_changes(changes.collect::<Vec<_>>());
             debug_assert!(applied.is_ok(), "what was applied once applies again: {applied:?}");
             doc

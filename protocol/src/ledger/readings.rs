@@ -134,22 +134,22 @@ impl Heard {
 /// Claims of one service by slot.
 pub type Slots = BTreeMap<String, Vec<ClaimEntry>>;
 
-/// Everything that was read.
-#[derive(Debug, Default)]
+/// Everything that was read. What two copies in one process hold alike of an app or a machine, they hold once.
+#[derive(Clone, Debug, Default)]
 pub struct Readings {
     pub machines: BTreeMap<PeerId, Arc<Machine>>,
     /// Members of whom nothing but the admission is known.
     pub strangers: BTreeSet<PeerId>,
     pub vitals: BTreeMap<PeerId, Heard>,
     /// By app, service and slot.
-    pub claims: BTreeMap<AppId, BTreeMap<String, Slots>>,
-    tasks: BTreeMap<(PeerId, ClaimId), Arc<Claim>>,
+    pub claims: BTreeMap<AppId, Arc<BTreeMap<String, Slots>>>,
+    tasks: BTreeMap<PeerId, Arc<BTreeMap<ClaimId, Arc<Claim>>>>,
     /// What each machine's claims take, ended ones aside.
-    used: BTreeMap<PeerId, Resources>,
+    used: BTreeMap<PeerId, Arc<Resources>>,
     /// By name, the machines that have it.
     pub images: BTreeMap<String, BTreeMap<PeerId, Image>>,
     pub stewardships: BTreeMap<AppId, BTreeMap<PeerId, Stewardship>>,
-    pub admissions: BTreeMap<PeerId, (PeerId, Admission)>,
+    pub admissions: Arc<BTreeMap<PeerId, (PeerId, Admission)>>,
     /// With the last number that counts, where one was named.
     pub departed: BTreeMap<PeerId, Option<u64>>,
     /// What waits for room by the word of some steward, the first to get it first.
@@ -175,6 +175,11 @@ impl Readings {
             self.mix = Arc::new(self.needs.mix(&cluster));
             self.mix_machines = self.machines.len();
         }
+        self.mix.clone()
+    }
+
+    /// The mix as it was when a bid last asked for it.
+    pub fn last_mix(&self) -> Arc<Mix> {
         self.mix.clone()
     }
 
@@ -204,7 +209,7 @@ impl Readings {
         if !self.machines.contains_key(&peer) && !self.departed.contains_key(&peer) {
             self.strangers.insert(peer);
         }
-        self.admissions.entry(peer).or_insert((owner, admission));
+        Arc::make_mut(&mut self.admissions).entry(peer).or_insert((owner, admission));
     }
 
     /// Reads that a peer has departed; the last number of it that counts, by all that is known.
@@ -217,18 +222,19 @@ impl Readings {
 
     /// Reads a claim, or that it is forgotten; the app it belongs to.
     pub fn claim(&mut self, now_ms: u64, owner: PeerId, id: ClaimId, claim: Option<Arc<Claim>>) -> Option<AppId> {
-        let before = self.tasks.remove(&(owner, id));
+        let tasks = Arc::make_mut(self.tasks.entry(owner).or_default());
+        let before = tasks.remove(&id);
+        tasks.extend(claim.iter().map(|claim| (id, claim.clone())));
         if let Some(before) = &before {
             self.remove(owner, before);
         }
         let Some(claim) = claim else { return before.map(|before| before.task.app.clone()) };
         if !claim.state.has_ended() {
-            self.used.entry(owner).or_default().add(&claim.need);
+            Arc::make_mut(self.used.entry(owner).or_default()).add(&claim.need);
             self.needs.add(&claim.need, 1);
         }
-        self.tasks.insert((owner, id), claim.clone());
         let TaskId { app, service, slot } = &claim.task;
-        let services = entry(&mut self.claims, app);
+        let services = Arc::make_mut(entry(&mut self.claims, app));
         let entries = entry(entry(services, service), slot);
         // Nearly always the only one: room for one is what it takes.
         entries.reserve_exact(1);
@@ -238,7 +244,7 @@ impl Readings {
 
     fn remove(&mut self, owner: PeerId, claim: &Claim) {
         let TaskId { app, service, slot } = &claim.task;
-        let Some(services) = self.claims.get_mut(app) else { return };
+        let Some(services) = self.claims.get_mut(app).map(Arc::make_mut) else { return };
         let Some(slots) = services.get_mut(service) else { return };
         let Some(entries) = slots.get_mut(slot) else { return };
         if let Some(at) = entries.iter().position(|entry| entry.owner == owner && entry.claim.id == claim.id) {
@@ -246,7 +252,7 @@ impl Readings {
             if !old.claim.state.has_ended()
                 && let Some(used) = self.used.get_mut(&owner)
             {
-                used.sub(&old.claim.need);
+                Arc::make_mut(used).sub(&old.claim.need);
                 self.needs.sub(&old.claim.need, 1);
             }
         }
@@ -263,15 +269,14 @@ impl Readings {
 
     /// One claim of one owner.
     pub fn find(&self, owner: &PeerId, id: &ClaimId) -> Option<&ClaimEntry> {
-        let task = &self.tasks.get(&(*owner, *id))?.task;
+        let task = &self.tasks.get(owner)?.get(id)?.task;
         let entries = self.claims.get(&task.app)?.get(&task.service)?.get(&task.slot)?;
         entries.iter().find(|entry| entry.owner == *owner && entry.claim.id == *id)
     }
 
     /// The claims of one machine.
     pub fn claims_of(&self, owner: &PeerId) -> impl Iterator<Item = &Arc<Claim>> {
-        let range = (*owner, ClaimId([0; 16]))..=(*owner, ClaimId([255; 16]));
-        self.tasks.range(range).map(|(_, claim)| claim)
+        self.tasks.get(owner).into_iter().flat_map(|claims| claims.values())
     }
 
     /// Every claim there is.
@@ -287,7 +292,7 @@ impl Readings {
     /// What is taken of a machine by claims that have not ended.
     pub fn used(&self, machine: &PeerId) -> &Resources {
         static NOTHING: Resources = Resources(BTreeMap::new());
-        self.used.get(machine).unwrap_or(&NOTHING)
+        self.used.get(machine).map_or(&NOTHING, Arc::as_ref)
     }
 
     /// When this image was brought in under this name, by whatever is known of it.

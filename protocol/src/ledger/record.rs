@@ -92,6 +92,13 @@ pub struct Hash(#[serde(with = "serde_bytes")] pub [u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Signature(#[serde(with = "serde_bytes")] pub [u8; 64]);
 
+impl Signature {
+    /// Its beginning: enough to tell it from any other of one owner.
+    pub fn head(&self) -> u64 {
+        u64::from_le_bytes(self.0[..8].try_into().expect("a signature is longer"))
+    }
+}
+
 impl Record {
     /// The hash that stands for this record in its frame's tree.
     pub fn hash(&self) -> Hash {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::record::{Frame, RecordKey, Stored};
 use super::sums::Sums;
 use crate::effect::StoreOp;
-use crate::ids::{PeerId, PeerIx};
-use crate::wire::Records;
+use crate::ids::{PeerId, PeerIx, rendezvous};
+use crate::wire::{Mark, Records};
 
 /// The most bytes of records in one answer to a pull.
 pub const ANSWER_BYTES_MAX: usize = 128 << 10;
@@ -101,10 +101,11 @@ impl Ledger {
     fn change<T>(&mut self, id: &PeerId, change: impl FnOnce(&mut Owner) -> T) -> T {
         let ix = self.intern(*id);
         let owner = Arc::make_mut(&mut self.owners[ix.at()]);
-        let before = owner.complete;
+        let before = owner.stand();
         let changed = change(owner);
-        if before != owner.complete {
-            self.sums.moved(owner.ring, before, owner.complete);
+        let after = owner.stand();
+        if before != after {
+            self.sums.moved(owner.ring, before, after);
         }
         changed
     }
@@ -217,7 +218,7 @@ impl Ledger {
 
     /// Answers a pull: everything above `after`, in as many parts as `bytes` allow.
     pub fn answer(&self, id: &PeerId, after: u64, bytes: &mut usize) -> Vec<Records> {
-        let Some(owner) = self.owner(id).filter(|owner| owner.complete > after) else { return Vec::new() };
+        let Some(owner) = self.owner(id).filter(|owner| owner.top() > after) else { return Vec::new() };
         let replaces_below = if after < owner.floor { owner.floor } else { 0 };
         let mut start = if replaces_below > 0 { 0 } else { after };
         let mut parts = Vec::new();
@@ -237,10 +238,11 @@ impl Ledger {
             parts.push(Records { owner: *id, after: start, through, replaces_below, records, more });
             start = through;
         }
+        parts.extend(owner.answer_loose(bytes));
         parts
     }
 
-    /// Hashes over every (owner, complete), by ranges of the ring: two peers with the same hold the
+    /// Hashes over what [`Ledger::digest`] tells, by ranges of the ring: two peers with the same hold the
     /// same. About one hash for sixteen owners.
     pub fn sums(&self) -> Vec<u64> {
         self.sums.of(self.owners.len())
@@ -251,11 +253,21 @@ impl Ledger {
         self.sums.differing(theirs)
     }
 
-    /// Every (owner, complete) in these ranges of `of`.
-    pub fn digest(&self, ranges: &[u16], of: u16) -> Vec<(PeerId, u64)> {
+    /// Every owner in these ranges of `of`, what is complete of it, and a hash over what is held beyond (0: nothing).
+    pub fn digest(&self, ranges: &[u16], of: u16) -> Vec<(PeerId, u64, u64)> {
         let all = ranges.iter().filter_map(|range| Sums::range(*range, of)).flat_map(|range| self.rings.range(range));
-        let owners = all.map(|(_, ix)| &self.owners[ix.at()]);
-        owners.filter(|owner| owner.complete > 0).map(|owner| (owner.id, owner.complete)).collect()
+        let held = all.map(|(_, ix)| &self.owners[ix.at()]).filter(|owner| owner.top() > 0);
+        held.map(|owner| (owner.id, owner.complete, owner.loose())).collect()
+    }
+
+    /// What is held of a peer, for it to see whether it wrote that.
+    pub fn mark(&self, id: &PeerId) -> Mark {
+        let Some(owner) = self.owner(id) else { return Mark::default() };
+        let last = owner.by_seq.last_key_value();
+        last.map_or(Mark { seq: owner.complete, head: 0 }, |(seq, one)| Mark {
+            seq: *seq,
+            head: one.proof.signature.head(),
+        })
     }
 
     /// Forgets a tombstone: only its number stays, in the floor.
@@ -292,6 +304,48 @@ impl Owner {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
+    }
+
+    /// A hash over the numbers beyond `complete` that are held: between them others are missing.
+    pub fn loose(&self) -> u64 {
+        if self.top() == self.complete {
+            return 0;
+        }
+        let beyond = self.by_seq.range(self.complete + 1..).map(|(seq, _)| rendezvous(self.id.ring(), !seq));
+        beyond.fold(0, |sum, one| sum ^ one)
+    }
+
+    /// What of this owner a digest tells, in one number; 0 is nothing.
+    fn stand(&self) -> u64 {
+        self.complete ^ self.loose()
+    }
+
+    /// What is held beyond `complete`, in as many parts as `bytes` allow: nobody may ever fill the gap, if the owner
+    /// is gone.
+    fn answer_loose(&self, bytes: &mut usize) -> Vec<Records> {
+        let (after, through) = (self.complete, self.complete);
+        let mut parts: Vec<Records> = Vec::new();
+        let mut size = ANSWER_BYTES_MAX;
+        for (_, one) in self.by_seq.range(self.complete + 1..) {
+            if *bytes == 0 {
+                break;
+            }
+            if size >= ANSWER_BYTES_MAX {
+                size = 0;
+                let records = Vec::new();
+                parts.push(Records { owner: self.id, after, through, replaces_below: 0, records, more: false });
+            }
+            let this = one.record.size() + 64 + 33 * one.proof.path.len();
+            size += this;
+            *bytes = bytes.saturating_sub(this);
+            parts.last_mut().expect("one was pushed").records.push(one.clone());
+        }
+        parts
+    }
+
+    /// How many records above a number are held.
+    pub fn above(&self, after: u64) -> usize {
+        self.by_seq.range(after.saturating_add(1)..).count()
     }
 
     /// The highest number that was ever seen of this owner.
@@ -356,9 +410,7 @@ impl Owner {
     fn take_records(&mut self, answer: &Records) -> Taken {
         let mut taken = Taken::default();
         let through = self.bounded(answer.through);
-        let in_range = |one: &&Arc<Stored>| {
-            one.record.owner == answer.owner && (answer.after + 1..=answer.through).contains(&one.record.seq)
-        };
+        let in_range = |one: &&Arc<Stored>| one.record.owner == answer.owner && one.record.seq > answer.after;
         if answer.replaces_below > self.complete {
             let joins = answer.after == 0 || self.replaced_through == Some(answer.after);
             if !joins {

@@ -45,6 +45,8 @@ pub struct Auction {
     pub deadline_ms: u64,
     /// A single run: nothing is gained by hearing everybody.
     pub alone: bool,
+    /// What runs is to be moved: where it does not fit, nothing waits for room.
+    pub moves: bool,
 }
 
 impl Auction {
@@ -380,6 +382,7 @@ mod tests {
             declines: BTreeMap::new(),
             deadline_ms: 0,
             alone: false,
+            moves: false,
         };
         assert_eq!(auction.instead(), None);
         for (declined, instead) in [(1, Some(3)), (2, Some(4)), (3, None)] {

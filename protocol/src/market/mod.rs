@@ -7,6 +7,8 @@ pub mod constraint;
 pub mod crowd;
 pub mod mix;
 pub mod rank;
+pub mod reasons;
+pub mod rebalance;
 pub mod score;
 pub mod victims;
 pub mod wire;

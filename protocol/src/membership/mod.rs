@@ -204,6 +204,9 @@ pub struct Membership {
     orders: Vec<Order>,
 }
 
+/// A verdict against a life so far above the last that is known is none: nobody can have seen that life, and above the
+/// highest number there would be no other to refute it with.
+const LIFE_LEAP_MAX: u64 = 1_000_000;
 /// This peer's own index.
 const ME: u32 = 0;
 
@@ -333,7 +336,7 @@ impl Membership {
     pub fn verdict(&mut self, now: Now, observer: &PeerId, subject: &PeerId, life: u64) {
         self.arrive(now);
         let at = self.intern(*subject);
-        if observer == subject {
+        if observer == subject || life > self.peers[at as usize].life.saturating_add(LIFE_LEAP_MAX) {
             return;
         }
         if at == ME {
@@ -396,6 +399,17 @@ impl Membership {
     /// What this peer holds of another.
     pub fn state(&self, peer: &PeerId) -> State {
         self.index.get(peer).map_or(State::Left, |at| self.peers[*at as usize].state)
+    }
+
+    /// Since when this peer holds another for what it does: monotonic, ms.
+    pub fn since(&self, peer: &PeerId) -> Option<u64> {
+        self.index.get(peer).map(|at| self.peers[*at as usize].since_ms)
+    }
+
+    /// What [`Order::Remember`] would keep now.
+    pub fn remembered(&self) -> Vec<u8> {
+        let down = self.down.iter().map(|(id, life)| (*id, *life)).collect();
+        crate::wire::encode(&Remembered { reference: self.gate.reference().cloned(), down })
     }
 
     /// The highest life that a peer is known to have, by record or by heartbeat; 0 of one unknown.
@@ -503,9 +517,7 @@ impl Membership {
 
     fn remember(&mut self) {
         if std::mem::take(&mut self.remember_stale) {
-            let down = self.down.iter().map(|(id, life)| (*id, *life)).collect();
-            let remembered = Remembered { reference: self.gate.reference().cloned(), down };
-            self.orders.push(Order::Remember(crate::wire::encode(&remembered)));
+            self.orders.push(Order::Remember(self.remembered()));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::ids::{ClaimId, PeerId};
 use crate::ledger::readings::{ClaimEntry, Slots};
 use crate::market::wire::Slot;
 use crate::membership::Loss;
-use crate::model::{ClaimState, OnHeal, OnLost, Outcome, Restart, ServiceSpec};
+use crate::model::{Claim, ClaimState, OnHeal, OnLost, Outcome, Restart, ServiceSpec};
 use crate::wire::StopReason;
 
 /// The back-off before a second quick restart, ms; it doubles each time.
@@ -22,6 +22,8 @@ const RAN_WELL_MS: u64 = 10_000;
 pub trait Sight {
     /// Whether a machine is lost, for tasks that wait this long.
     fn loss(&self, machine: &PeerId, lost_after_ms: u64) -> Loss;
+    /// Whether a claim is to end once another one of its task runs: the task is being moved.
+    fn gives_way(&self, claim: &Claim) -> bool;
     /// Whether a machine is to be emptied.
     fn draining(&self, machine: &PeerId) -> bool;
 }
@@ -47,6 +49,19 @@ pub struct Plan {
     pub held: u32,
     /// Pairs of live claims of one task.
     pub overlaps: u32,
+    /// Why slots that nobody runs are not given out yet.
+    pub waits: BTreeMap<String, Wait>,
+}
+
+/// Why a slot that nobody runs is not given out yet. Times are monotonic, ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Its machine is down, and may come back until then.
+    Lost { machine: PeerId, until_ms: u64 },
+    /// The storm gate holds it back; no time: until others come back.
+    Held { machine: PeerId, until_ms: Option<u64> },
+    /// It ended so often in a row, soon after its start.
+    BackOff { times: u32, until_ms: u64 },
 }
 
 impl Plan {
@@ -142,11 +157,13 @@ fn look_at(
             Loss::No => live.push(entry),
             Loss::Waits { until_ms } => {
                 plan.look(until_ms);
+                plan.waits.insert(slot.into(), Wait::Lost { machine: entry.owner, until_ms });
                 absent = true;
             }
             Loss::Held { until_ms } => {
                 until_ms.into_iter().for_each(|ms| plan.look(ms));
                 plan.held += 1;
+                plan.waits.insert(slot.into(), Wait::Held { machine: entry.owner, until_ms });
                 absent = true;
             }
             Loss::Lost => lost.push(entry),
@@ -165,7 +182,7 @@ fn look_at(
         plan.outcomes.push(outcome(slot, last, true));
         return Seen::Finished;
     }
-    let attempt = 1 + entries.iter().map(|entry| entry.claim.attempt).max().unwrap_or(0);
+    let attempt = entries.iter().map(|entry| entry.claim.attempt).max().unwrap_or(0).saturating_add(1);
     let mut ended: Vec<&ClaimEntry> =
         entries.iter().filter(|entry| entry.claim.revision == revision && entry.claim.state.has_ended()).collect();
     ended.sort_by_key(|entry| std::cmp::Reverse(entry.claim.attempt));
@@ -191,6 +208,7 @@ fn look_at(
         let wait = BACKOFF_MS.saturating_mul(1 << (quick - 1).min(16)).min(BACKOFF_MAX_MS);
         if since < wait {
             plan.look(now.ms + (wait - since));
+            plan.waits.insert(slot.into(), Wait::BackOff { times: quick, until_ms: now.ms + (wait - since) });
             return Seen::Waits;
         }
     }
@@ -211,7 +229,8 @@ fn keep_one(
         OnHeal::KeepReplacement => u64::MAX - accepted_at,
     };
     live.sort_by_key(|entry| {
-        (entry.claim.revision != revision, age(entry.claim.accepted_at), entry.owner, entry.claim.id)
+        let claim = &entry.claim;
+        (claim.revision != revision, sight.gives_way(claim), age(claim.accepted_at), entry.owner, claim.id)
     });
     let winner = live[0];
     plan.overlaps += live.len() as u32 - 1;

@@ -6,17 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rialto_protocol::ids::{ClaimId, TaskId};
-use rialto_protocol::ledger::record::{Kind, Stored};
+use rialto_protocol::ids::{ClaimId, PeerId, TaskId};
+use rialto_protocol::ledger::record::Kind;
 use rialto_protocol::model::{Claim, Resources};
 use rialto_protocol::wire;
 
+use crate::disk::Disk;
 use crate::executor::VirtualExecutor;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     claim: ClaimId,
-    task: TaskId,
     need: Resources,
     ports: Vec<(u16, String)>,
     /// Claims whose room it takes over: while they live, what both take counts once.
@@ -27,56 +27,60 @@ struct Open {
 #[derive(Debug)]
 pub struct Capacity {
     accounts: Vec<BTreeMap<Arc<str>, Open>>,
+    /// Promises of identities that are lost: they count for as long as their containers live.
+    strays: Vec<Vec<Open>>,
 }
 
 impl Capacity {
     pub fn new(machines: usize) -> Self {
-        Self { accounts: (0..machines).map(|_| BTreeMap::new()).collect() }
+        Self { accounts: (0..machines).map(|_| BTreeMap::new()).collect(), strays: vec![Vec::new(); machines] }
     }
 
-    /// Takes note of a durable record; an ended claim must have no container.
-    pub fn durable(&mut self, machine: usize, stored: &Stored, executor: &VirtualExecutor) -> Result<(), String> {
-        let record = &stored.record;
-        if record.key.kind != Kind::CLAIM {
-            return Ok(());
-        }
-        let account = &mut self.accounts[machine];
-        let Some(value) = &record.value else {
-            return match account.remove(&record.key.id) {
-                Some(open) if executor.live.contains_key(&open.claim) => {
-                    Err(format!("m{machine} forgets the claim of {} while its container lives", open.task))
-                }
-                _ => Ok(()),
-            };
-        };
-        let claim: Claim = wire::decode(value).map_err(|error| format!("m{machine} writes a claim: {error}"))?;
-        if claim.state.has_ended() {
-            account.remove(&record.key.id);
-            if executor.live.contains_key(&claim.id) {
-                let state = claim.state.word();
-                return Err(format!("m{machine} calls {} {state} while its container lives", claim.task));
+    /// Takes note of a durable claim; none: it is forgotten.
+    pub fn durable(&mut self, machine: usize, id: &Arc<str>, claim: Option<Claim>) {
+        match claim.filter(|claim| !claim.state.has_ended()) {
+            Some(claim) => {
+                let ports = claim.ports.iter().map(|port| (port.host, port.protocol.clone())).collect();
+                let open = Open { claim: claim.id, need: claim.need, ports, takes_over: claim.takes_over };
+                self.accounts[machine].insert(id.clone(), open);
             }
-            return Ok(());
+            None => drop(self.accounts[machine].remove(id)),
         }
-        let ports = claim.ports.iter().map(|port| (port.host, port.protocol.clone())).collect();
-        let open = Open { claim: claim.id, task: claim.task, need: claim.need, ports, takes_over: claim.takes_over };
-        account.insert(record.key.id.clone(), open);
-        Ok(())
+    }
+
+    /// The machine has lost its identity, and its promises with it.
+    pub fn renewed(&mut self, machine: usize) {
+        let open = std::mem::take(&mut self.accounts[machine]);
+        self.strays[machine].extend(open.into_values());
+    }
+
+    /// The machine has lost power, and its disk is this one.
+    pub fn put_back(&mut self, machine: usize, owner: &PeerId, disk: &Disk) {
+        self.accounts[machine].clear();
+        let own = disk.records.iter().filter(|((by, key), _)| by == owner && key.kind == Kind::CLAIM);
+        for ((_, key), stored) in own {
+            let claim = stored.record.value.as_ref().and_then(|value| wire::decode(value).ok());
+            self.durable(machine, &key.id, claim);
+        }
     }
 
     /// The sum of what is claimed, and every host port, fit the machine.
-    pub fn check(&self, machine: usize, capacity: &Resources) -> Result<(), String> {
+    pub fn check(&mut self, machine: usize, capacity: &Resources, executor: &VirtualExecutor) -> Result<(), String> {
+        self.strays[machine].retain(|stray| executor.live.contains_key(&stray.claim));
         let mut used = Resources::default();
         let mut ports = BTreeSet::new();
-        for open in self.accounts[machine].values() {
+        for open in self.accounts[machine].values().chain(&self.strays[machine]) {
             let victims = self.living(machine, &open.takes_over);
             let mut need = open.need.clone();
             let mut inherited = Resources::default();
             victims.iter().for_each(|victim| inherited.add(&victim.need));
             need.sub(&inherited.least(&open.need));
             if let Some(dimension) = capacity.lacks(&used, &need) {
-                let claims = self.accounts[machine].len();
-                return Err(format!("m{machine} has promised more {dimension} than it has, in {claims} claims"));
+                let (claims, strays) = (self.accounts[machine].len(), self.strays[machine].len());
+                return Err(format!(
+                    "m{machine} has promised more {dimension} than it has, in {claims} claims beside {strays} containers \
+                     of an identity that it lost"
+                ));
             }
             used.add(&need);
             for port in &open.ports {
@@ -104,9 +108,10 @@ impl Capacity {
         };
         match self.living(machine, &open.takes_over)[..] {
             [] => Ok(()),
-            [first, ..] => {
-                Err(format!("m{machine} makes a container for {task} in the room of {}, which lives", first.task))
-            }
+            [first, ..] => Err(format!(
+                "m{machine} makes a container for {task} in the room of claim {}, which lives",
+                first.claim
+            )),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What has run, where and how often: the ground truth that P4 is judged by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rialto_protocol::ids::{ClaimId, TaskId};
 
@@ -20,6 +20,8 @@ pub struct Run {
 pub struct History {
     runs: BTreeMap<TaskId, Vec<Run>>,
     tasks: BTreeMap<ClaimId, TaskId>,
+    /// Machines whose disks were put back: they may have forgotten that a claim has had its container.
+    forked: BTreeSet<usize>,
 }
 
 impl History {
@@ -37,12 +39,21 @@ impl History {
             let runs = self.runs.entry(task.clone()).or_default();
             let before = runs.iter().rposition(|run| run.claim == claim && matches!(run.ended, Some((_, None))));
             let Some(before) = before else {
+                if self.forked.contains(&machine) {
+                    runs.push(Run { claim, machine, attempt, made_ms: at_ms, ended: None });
+                    return Ok(());
+                }
                 return Err(format!("m{machine} makes a second container for a claim of {task}"));
             };
             runs.remove(before);
         }
         self.runs.entry(task).or_default().push(Run { claim, machine, attempt, made_ms: at_ms, ended: None });
         Ok(())
+    }
+
+    /// A machine's disk was put back to an earlier state.
+    pub fn forked(&mut self, machine: usize) {
+        self.forked.insert(machine);
     }
 
     /// A container has ended with a code.
@@ -57,7 +68,7 @@ impl History {
 
     fn end(&mut self, claim: ClaimId, at_ms: u64, code: Option<i32>) {
         let Some(runs) = self.tasks.get(&claim).and_then(|task| self.runs.get_mut(task)) else { return };
-        if let Some(run) = runs.iter_mut().find(|run| run.claim == claim) {
+        if let Some(run) = runs.iter_mut().rev().find(|run| run.claim == claim) {
             run.ended = Some((at_ms, code));
         }
     }

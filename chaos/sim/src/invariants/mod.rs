@@ -3,28 +3,59 @@
 
 pub mod acknowledged;
 pub mod capacity;
+pub mod convergence;
+pub mod finished;
 pub mod gangs;
 pub mod history;
 pub mod owners;
+pub mod resurrection;
+pub mod room;
 pub mod settles;
 pub mod survivors;
 
+use std::collections::BTreeSet;
+
 use rialto_protocol::effect::Bad;
 use rialto_protocol::ids::{ClaimId, PeerId, TaskId};
-use rialto_protocol::ledger::record::{Draft, Signature, Stored};
-use rialto_protocol::model::Resources;
-use rialto_protocol::wire::Message;
+use rialto_protocol::ledger::record::{Draft, Kind, Signature, Stored};
+use rialto_protocol::model::{Claim, Resources};
+use rialto_protocol::wire::{self, Message};
 
+use crate::disk::Disk;
 use crate::executor::VirtualExecutor;
 use capacity::Capacity;
 use gangs::Gangs;
 use history::History;
 use owners::Owners;
+use resurrection::Resurrection;
+
+/// P1: no machine promises more than it has.
+pub const CAPACITY: &str = "capacity";
+/// P1: room is free only when the container is gone.
+pub const ROOM: &str = "room-freed-last";
+/// P2: what was acknowledged is found.
+pub const ACKNOWLEDGED: &str = "acknowledged-kept";
+/// P3: a record is written by its owner alone, and once.
+pub const OWNERS: &str = "owners-only";
+/// P4: exactly the wanted tasks run when the faults are gone.
+pub const SETTLES: &str = "settles";
+/// P4: what was removed or has ended does not come back.
+pub const RESURRECTION: &str = "no-resurrection";
+/// P4: finished work is not run again.
+pub const FINISHED: &str = "finished-stays-finished";
+/// P4: everybody holds and believes the same when the faults are gone.
+pub const CONVERGENCE: &str = "convergence";
+/// Of a gang no task starts before all are claimed.
+pub const GANGS: &str = "gang-atomic";
+/// P7: any surviving subset goes on.
+pub const SURVIVORS: &str = "survivors";
+/// A law of the brain itself: it neither panics, nor spins, nor answers twice.
+pub const BRAIN: &str = "brain";
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// `P1` …, or `brain` where a law of the brain itself is broken.
+    /// The invariant: [`CAPACITY`] and its siblings.
     pub promise: &'static str,
     pub at_ms: u64,
     pub text: String,
@@ -37,6 +68,9 @@ pub struct Promises {
     pub gangs: Gangs,
     pub owners: Owners,
     pub history: History,
+    resurrection: Resurrection,
+    /// Tasks of which a hostile machine said that it had them: whether they ran nobody can know.
+    pub forged: BTreeSet<TaskId>,
     violations: Vec<Violation>,
 }
 
@@ -45,8 +79,10 @@ impl Promises {
         Self {
             capacity: Capacity::new(machines),
             gangs: Gangs::default(),
-            owners: Owners::new(machines),
+            owners: Owners::default(),
             history: History::default(),
+            resurrection: Resurrection::default(),
+            forged: BTreeSet::new(),
             violations: Vec::new(),
         }
     }
@@ -74,38 +110,63 @@ impl Promises {
     /// A machine signs records of its own.
     pub fn signed(&mut self, at_ms: u64, machine: usize, owner: &PeerId, draft: &Draft, signature: &Signature) {
         let result = self.owners.signed(machine, owner, draft, signature);
-        self.judge("P3", at_ms, result);
+        self.judge(OWNERS, at_ms, result);
     }
 
     /// A machine's own record has become durable.
     pub fn durable(&mut self, at_ms: u64, machine: usize, owner: &PeerId, stored: &Stored, executor: &VirtualExecutor) {
         let result = self.owners.durable(machine, owner, stored);
-        self.judge("P3", at_ms, result);
+        self.judge(OWNERS, at_ms, result);
+        let record = &stored.record;
+        if record.key.kind != Kind::CLAIM {
+            return;
+        }
         self.gangs.durable(stored);
-        let result = self.capacity.durable(machine, stored, executor);
-        self.judge("P1", at_ms, result);
+        let claim = record.value.as_ref().map(|value| wire::decode::<Claim>(value));
+        let claim = match claim.transpose() {
+            Ok(claim) => claim,
+            Err(error) => return self.broken(BRAIN, at_ms, format!("m{machine} writes a claim: {error}")),
+        };
+        let result = room::durable(machine, &record.key.id, claim.as_ref(), executor);
+        self.judge(ROOM, at_ms, result);
+        let result = self.resurrection.durable(machine, owner, &record.key.id, claim.as_ref());
+        self.judge(RESURRECTION, at_ms, result);
+        self.capacity.durable(machine, &record.key.id, claim);
     }
 
     /// A machine's account, after its durable claims have changed.
-    pub fn room(&mut self, at_ms: u64, machine: usize, capacity: &Resources) {
-        let result = self.capacity.check(machine, capacity);
-        self.judge("P1", at_ms, result);
+    pub fn room(&mut self, at_ms: u64, machine: usize, capacity: &Resources, executor: &VirtualExecutor) {
+        let result = self.capacity.check(machine, capacity, executor);
+        self.judge(CAPACITY, at_ms, result);
+    }
+
+    /// A machine has lost its disk: what it had promised counts for as long as its containers live.
+    pub fn renewed(&mut self, machine: usize) {
+        self.capacity.renewed(machine);
+    }
+
+    /// A machine's disk is what it was once: its owner may use numbers again that it had used.
+    pub fn put_back(&mut self, machine: usize, owner: &PeerId, disk: &Disk) {
+        self.owners.forked(*owner);
+        self.resurrection.forked(*owner);
+        self.history.forked(machine);
+        self.capacity.put_back(machine, owner, disk);
     }
 
     /// A machine says something.
     pub fn sent(&mut self, at_ms: u64, machine: usize, message: &Message) {
         let result = self.owners.sent(machine, message);
-        self.judge("P3", at_ms, result);
+        self.judge(OWNERS, at_ms, result);
     }
 
     /// A container has been made.
     pub fn made(&mut self, at_ms: u64, machine: usize, claim: ClaimId, task: TaskId, attempt: u32) {
         let result = self.capacity.made(machine, claim, &task);
-        self.judge("P1", at_ms, result);
+        self.judge(CAPACITY, at_ms, result);
         let result = self.gangs.made(claim);
-        self.judge("gang", at_ms, result);
+        self.judge(GANGS, at_ms, result);
         let result = self.history.made(at_ms, machine, claim, task, attempt);
-        self.judge("P4", at_ms, result);
+        self.judge(RESURRECTION, at_ms, result);
     }
 
     /// A brain reports bad input; in a world of honest peers there is none of most kinds.
@@ -113,7 +174,7 @@ impl Promises {
         if matches!(what, Bad::Signature | Bad::Malformed | Bad::Unreadable | Bad::Inapplicable) {
             let from = from.map_or("somebody".to_string(), |from| format!("m{from}"));
             let text = format!("m{machine} refuses what honest {from} sent: {}", what.name());
-            self.broken("brain", at_ms, text);
+            self.broken(BRAIN, at_ms, text);
         }
     }
 }

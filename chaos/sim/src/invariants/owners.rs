@@ -4,17 +4,19 @@
 //! That what everybody holds is what its owner wrote follows from the signatures, which nobody in
 //! the virtual world can make but the owner's own driver.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rialto_protocol::ids::PeerId;
 use rialto_protocol::ledger::record::{Draft, Signature, Stored};
 use rialto_protocol::wire::Message;
 
 /// What every owner has written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Owners {
-    /// By machine: its durable records, by number, each with the beginning of its hash.
-    written: Vec<BTreeMap<u64, [u8; 8]>>,
+    /// By owner: its durable records, by number, each with the beginning of its hash.
+    written: BTreeMap<PeerId, BTreeMap<u64, [u8; 8]>>,
+    /// Identities whose disks were put back to an earlier state: a number of theirs may name two records.
+    forked: BTreeSet<PeerId>,
     /// Every signature by its beginning, and whether what it covers is durable.
     signatures: HashMap<[u8; 16], bool>,
 }
@@ -24,13 +26,26 @@ fn head(signature: &Signature) -> [u8; 16] {
 }
 
 impl Owners {
-    pub fn new(machines: usize) -> Self {
-        Self { written: vec![BTreeMap::new(); machines], signatures: HashMap::new() }
+    /// The highest number that an owner has made durable.
+    pub fn last(&self, owner: &PeerId) -> u64 {
+        self.written.get(owner).and_then(BTreeMap::last_key_value).map_or(0, |(seq, _)| *seq)
     }
 
-    /// The highest number that a machine has made durable.
-    pub fn last(&self, machine: usize) -> u64 {
-        self.written[machine].last_key_value().map_or(0, |(seq, _)| *seq)
+    /// From now on this owner may use numbers again.
+    pub fn forked(&mut self, owner: PeerId) {
+        self.forked.insert(owner);
+    }
+
+    /// Whether the owner's disk was ever put back to an earlier state.
+    pub fn is_forked(&self, owner: &PeerId) -> bool {
+        self.forked.contains(owner)
+    }
+
+    /// Whether the owner wrote this very record.
+    pub fn wrote(&self, stored: &Stored) -> bool {
+        let record = &stored.record;
+        let written = self.written.get(&record.owner).and_then(|records| records.get(&record.seq));
+        written.is_some_and(|hash| *hash == record.hash().0[..8])
     }
 
     pub fn signed(
@@ -48,7 +63,8 @@ impl Owners {
             if seq != draft.prev + 1 + n as u64 {
                 return Err(format!("m{machine} numbers a record {seq} in a frame that follows {}", draft.prev));
             }
-            if self.written[machine].contains_key(&seq) {
+            let used = self.written.get(owner).is_some_and(|records| records.contains_key(&seq));
+            if used && !self.is_forked(owner) {
                 return Err(format!("m{machine} uses number {seq} again, for {:?}", record.key));
             }
         }
@@ -64,10 +80,17 @@ impl Owners {
         let mut hash = [0; 8];
         hash.copy_from_slice(&record.hash().0[..8]);
         self.signatures.insert(head(&stored.proof.signature), true);
-        match self.written[machine].insert(record.seq, hash) {
-            Some(other) if other != hash => Err(format!("m{machine} wrote two records under number {}", record.seq)),
+        match self.written.entry(*owner).or_default().insert(record.seq, hash) {
+            Some(other) if other != hash && !self.is_forked(owner) => {
+                Err(format!("m{machine} wrote two records under number {}", record.seq))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// A hostile machine has put its signature under something.
+    pub fn vouch(&mut self, signature: &Signature) {
+        self.signatures.insert(head(signature), true);
     }
 
     /// What leaves a machine has been durable where it was written.

@@ -1,5 +1,5 @@
-//! P4: ordinary work settles. When the faults are gone, exactly the wanted tasks run, once each;
-//! finished work is not run again; and everybody holds the same ledger.
+//! P4: ordinary work settles. When the faults are gone, exactly the wanted tasks run, once each, and
+//! every batch has finished.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::World;
 use crate::executor::Phase;
 
 /// The most differences that are told.
-const DIFFERENCES_MAX: usize = 12;
+pub const DIFFERENCES_MAX: usize = 12;
 
 /// What a peer believes that people want.
 pub fn wanted(view: &View<'_>) -> Vec<App> {
@@ -27,10 +27,8 @@ pub fn wanted(view: &View<'_>) -> Vec<App> {
 /// What of the containers is not as it should be: the cheap look, which needs no view but one.
 /// `drained`: a machine that has to be empty.
 pub fn unsettled_work(world: &World, drained: Option<usize>) -> Vec<String> {
-    let Some(reader) = (0..world.machines.len()).find(|at| world.machines[*at].answers()) else {
-        return vec!["nobody runs".into()];
-    };
-    let absent = |at: &usize| !world.machines[*at].dead && !world.machines[*at].joined;
+    let Some(reader) = honest(world).next() else { return vec!["nobody runs".into()] };
+    let absent = |at: &usize| world.machines[*at].belongs() && !world.machines[*at].joined;
     if let Some(at) = (0..world.machines.len()).find(absent) {
         return vec![format!("m{at} has not joined")];
     }
@@ -45,16 +43,9 @@ pub fn unsettled_work(world: &World, drained: Option<usize>) -> Vec<String> {
 
 /// What is not as it should be: empty when everything has settled among the machines that run.
 pub fn differences(world: &World, drained: Option<usize>) -> Vec<String> {
-    let up: Vec<usize> = (0..world.machines.len()).filter(|at| world.machines[*at].answers()).collect();
     let mut found = unsettled_work(world, drained);
     if found.is_empty() {
-        found = batches(world, up[0]);
-    }
-    if found.is_empty() {
-        found = beliefs(world, &up);
-    }
-    if found.is_empty() {
-        found = ledgers(world, &up);
+        found = honest(world).next().map(|reader| batches(world, reader)).unwrap_or_default();
     }
     if found.is_empty() {
         return found;
@@ -64,47 +55,26 @@ pub fn differences(world: &World, drained: Option<usize>) -> Vec<String> {
     found
 }
 
-fn look(world: &World, at: usize) -> Option<View<'_>> {
+/// The machines that run and are held to the promises.
+pub fn honest(world: &World) -> impl Iterator<Item = usize> {
+    (0..world.machines.len()).filter(|at| world.machines[*at].serves() && world.machines[*at].belongs())
+}
+
+/// What the first of them believes.
+pub fn reader(world: &World) -> Option<View<'_>> {
+    honest(world).next().and_then(|at| look(world, at))
+}
+
+/// The apps that are wanted, as the first of them believes.
+pub fn wanted_apps(world: &World) -> Option<BTreeSet<AppId>> {
+    let view = reader(world)?;
+    Some(wanted(&view).iter().map(app_id).collect())
+}
+
+/// What a machine believes.
+pub fn look(world: &World, at: usize) -> Option<View<'_>> {
     let machine = &world.machines[at];
     machine.brain.as_ref().map(|brain| brain.view(machine.now(world.now_us)))
-}
-
-/// Everybody believes the same about what is wanted and what runs.
-fn beliefs(world: &World, up: &[usize]) -> Vec<String> {
-    let mut found = Vec::new();
-    // Finished tasks are shown by age, and clocks differ.
-    let live = |row: TaskRow| {
-        let ended = matches!(row.state.as_str(), "exited" | "failed" | "stopped" | "preempted" | "superseded");
-        (!ended).then_some((row.task, row.state, row.machine, row.claim, row.attempt))
-    };
-    let mut reference = None;
-    for at in up {
-        let Some(view) = look(world, *at) else { continue };
-        let seen = view.members_seen() as usize;
-        if seen != up.len() {
-            found.push(format!("m{at} sees {seen} members of {}", up.len()));
-        }
-        let apps = wanted(&view);
-        let mut rows: Vec<_> = view.tasks(&TaskFilter::default()).into_iter().filter_map(live).collect();
-        rows.sort();
-        match &reference {
-            None => reference = Some((apps, rows)),
-            Some((first_apps, first_rows)) => {
-                if let Some((one, other)) = first_difference(first_apps, &apps) {
-                    found.push(format!("m{} wants {one}, m{at} wants {other}", up[0]));
-                } else if let Some((one, other)) = first_difference(first_rows, &rows) {
-                    found.push(format!("m{} sees {one}, m{at} sees {other}", up[0]));
-                }
-            }
-        }
-    }
-    found
-}
-
-fn first_difference<T: std::fmt::Debug + PartialEq>(one: &[T], other: &[T]) -> Option<(String, String)> {
-    let show = |item: Option<&T>| item.map_or("nothing".to_string(), |item| format!("{item:?}"));
-    let length = one.len().max(other.len());
-    (0..length).find(|n| one.get(*n) != other.get(*n)).map(|n| (show(one.get(n)), show(other.get(n))))
 }
 
 /// The containers on the machines are exactly those that are wanted.
@@ -177,8 +147,8 @@ fn app_id(app: &App) -> AppId {
 
 /// Who looks after the apps, as each machine sees it, and what waits there: for people who look for
 /// the cause.
-fn stewards(world: &World) -> String {
-    let mut text = String::from("stewards:");
+pub fn stewards(world: &World) -> String {
+    let mut opinions: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for at in 0..world.machines.len() {
         let Some(view) = look(world, at) else { continue };
         let apps: Vec<String> =
@@ -190,9 +160,11 @@ fn stewards(world: &World) -> String {
             .map(|row| format!("{} {} {}", row.task, row.state, row.reason.unwrap_or_default()))
             .take(10)
             .collect();
-        text += &format!("\n    m{at}: {} | {} | {:?}", apps.join(", "), odd.join(", "), view.remarks());
+        let opinion = format!("{} | {} | {:?}", apps.join(", "), odd.join(", "), view.remarks());
+        opinions.entry(opinion).or_default().push(format!("m{at}"));
     }
-    text
+    let lines = opinions.into_iter().map(|(opinion, of)| format!("\n    {}: {opinion}", of.join(" ")));
+    format!("stewards:{}", lines.collect::<String>())
 }
 
 fn kept_up(containers: &[(usize, Phase)]) -> Option<String> {
@@ -206,6 +178,9 @@ fn kept_up(containers: &[(usize, Phase)]) -> Option<String> {
 /// Why a batch's task is not finished: some attempt of it must be shown as ended for good, and some
 /// container must really have ended so.
 fn unfinished(world: &World, task: &TaskId, service: &ServiceSpec, rows: &[TaskRow]) -> Option<String> {
+    if world.promises.forged.contains(task) {
+        return None;
+    }
     let runs = world.promises.history.of(task);
     let ended = |code: i32| runs.iter().any(|run| run.ended.is_some_and(|(_, ended)| ended == Some(code)));
     let finishes = |row: &&TaskRow| match row.exit_code {
@@ -218,26 +193,4 @@ fn unfinished(world: &World, task: &TaskId, service: &ServiceSpec, rows: &[TaskR
     let shown: Vec<_> = rows.iter().map(|row| (row.state.as_str(), row.exit_code, row.attempt)).collect();
     let ran: Vec<_> = runs.iter().map(|run| (run.attempt, run.ended.map(|(_, code)| code))).collect();
     Some(format!("is shown as {shown:?} and ran {ran:?}"))
-}
-
-/// Every disk holds the same records.
-fn ledgers(world: &World, up: &[usize]) -> Vec<String> {
-    let mut found = Vec::new();
-    let disk = |at: usize| world.machines[at].disk.records.iter().map(|(key, stored)| (key, stored.record.seq));
-    for at in &up[1..] {
-        if disk(up[0]).eq(disk(*at)) {
-            continue;
-        }
-        let one: BTreeSet<_> = disk(up[0]).collect();
-        let other: BTreeSet<_> = disk(*at).collect();
-        let name = |((owner, key), seq): &(&(rialto_protocol::ids::PeerId, _), u64)| {
-            let key: &rialto_protocol::ledger::record::RecordKey = key;
-            let owner = world.machine_of(owner).map_or("?".into(), |at| format!("m{at}"));
-            format!("{owner}'s {}:{}@{seq}", key.kind.name(), key.id)
-        };
-        let only_one: Vec<String> = one.difference(&other).take(3).map(name).collect();
-        let only_other: Vec<String> = other.difference(&one).take(3).map(name).collect();
-        found.push(format!("only m{} holds {only_one:?}, only m{at} holds {only_other:?}", up[0]));
-    }
-    found
 }

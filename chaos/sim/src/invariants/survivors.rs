@@ -37,7 +37,7 @@ impl Probe {
     pub fn is_void(&self, world: &World) -> bool {
         let need = Resources::of(DEFAULT_CPU_MILLIS, DEFAULT_MEMORY_BYTES);
         let room = |(at, machine): (usize, &Machine)| {
-            machine.answers() && world.promises.capacity.has_room(at, &machine.capacity, &need)
+            machine.serves() && machine.belongs() && world.promises.capacity.has_room(at, &machine.capacity, &need)
         };
         !world.machines.iter().enumerate().any(room)
     }

@@ -102,7 +102,7 @@ impl Crowd {
         let mut dice = Dice::new(seed, "crowd");
         let now = Now { ms: BEGIN_MS, wall: WALL_MS };
         let mut first = Vec::new();
-        let mut peers = Vec::new();
+        let mut peers: Vec<Peer> = Vec::new();
         for (at, id) in standing.peers.iter().enumerate() {
             let config = Config {
                 me: *id,
@@ -112,7 +112,11 @@ impl Crowd {
                 seed: dice.number(),
                 minority_hold_ms: Some(60_000),
             };
-            let (brain, effects) = Brain::new(config, standing.restored(at), now);
+            // What all hold alike is read, and held, once.
+            let (brain, effects) = match peers.first() {
+                None => Brain::new(config, standing.restored(at), now),
+                Some(Peer { brain, .. }) => brain.beside(config, standing.local(at).to_vec(), now),
+            };
             first.push(effects);
             let (wants, linked) = (BTreeSet::new(), BTreeSet::new());
             peers.push(Peer { id: *id, brain, armed: None, wants, linked });

@@ -102,6 +102,11 @@ impl Standing {
         Restored { records: self.records.clone(), owners: self.owners.clone(), local: self.local[at].clone() }
     }
 
+    /// What the disk of one peer holds for itself alone.
+    pub fn local(&self, at: usize) -> &[(String, Vec<u8>)] {
+        &self.local[at]
+    }
+
     /// The claims of one peer, and since when each runs.
     pub fn running(&self, at: usize) -> &[(ClaimId, u64)] {
         &self.running[at]

@@ -89,6 +89,7 @@ fn word(message: &Message) -> &'static str {
         Message::Frame(_) => "frame",
         Message::Vitals(_) => "vitals",
         Message::Have(_) => "have",
+        Message::Want(_) => "want",
         Message::Graft { .. } => "graft",
         Message::Prune => "prune",
         Message::Compare { .. } => "compare",

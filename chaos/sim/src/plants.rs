@@ -1,0 +1,59 @@
+//! Planted bugs: what proves that the promises can be seen to break. Those of the world are here,
+//! those of the brain in [`rialto_protocol::plant`]; nothing but the simulator switches them on.
+
+use rialto_protocol::plant::Plant as Brained;
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// Now and then a disk says that a commit is durable, and it is not.
+    ForgetCommits,
+    /// A driver says that its machine has twice the room that it has.
+    BoastRoom,
+    /// Executors do not stop what they are told to stop.
+    IgnoreStops,
+    /// Executors do not find what earlier lives of the daemon left behind.
+    BlindExecutors,
+    /// The brain itself is wrong.
+    Brain(Brained),
+}
+
+/// Every plant: its name, the plant, the invariant that must catch it, and what it does.
+pub const PLANTS: [(&str, Plant, &str, &str); 14] = [
+    ("boast-room", Plant::BoastRoom, "capacity", "a driver says that its machine has twice its room"),
+    ("blind-executors", Plant::BlindExecutors, "capacity", "executors do not find what earlier lives left"),
+    ("free-room-early", Plant::Brain(Brained::FreeRoomEarly), "capacity", "room is free when a stop is ordered"),
+    ("end-early", Plant::Brain(Brained::EndEarly), "room-freed-last", "a claim ends when its stop is ordered"),
+    ("answer-early", Plant::Brain(Brained::AnswerEarly), "acknowledged-kept", "a change is answered before it is kept"),
+    ("forget-commits", Plant::ForgetCommits, "owners-only", "a disk says that a commit is durable, and it is not"),
+    (
+        "rewrite-on-restart",
+        Plant::Brain(Brained::RewriteOnRestart),
+        "owners-only",
+        "a peer that starts uses its last number again",
+    ),
+    ("ignore-stops", Plant::IgnoreStops, "settles", "executors do not stop what they are told to"),
+    ("keep-duplicates", Plant::Brain(Brained::KeepDuplicates), "settles", "of two live copies of a task both stay"),
+    ("revive-ended", Plant::Brain(Brained::ReviveEnded), "no-resurrection", "ended claims live when a peer starts"),
+    (
+        "forget-finished",
+        Plant::Brain(Brained::ForgetFinished),
+        "finished-stays-finished",
+        "finished work is dropped and not looked up",
+    ),
+    ("jump-gaps", Plant::Brain(Brained::JumpGaps), "convergence", "a frame after a gap counts as if it joined"),
+    ("drop-unknown", Plant::Brain(Brained::DropUnknown), "convergence", "records of unknown kinds are not kept"),
+    (
+        "trust-unverified",
+        Plant::Brain(Brained::TrustUnverified),
+        "owners-only",
+        "what is signed wrongly is taken all the same",
+    ),
+];
+
+impl Plant {
+    /// The plant of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        PLANTS.iter().find(|(known, ..)| *known == name).map(|(_, plant, ..)| *plant)
+    }
+}
