@@ -576,6 +576,7 @@ mod tests {
             "foresee --deploy",
             "rebalance m1",
             "rebalance --dry-run=maybe",
+            "machine rm --last x m2",
             "invite --uses 0",
             "invite --ttl forever",
             "image import",

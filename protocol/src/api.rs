@@ -151,6 +151,9 @@ pub struct MachineRow {
     pub version: String,
     /// Seconds since its present life began.
     pub age_seconds: u64,
+    /// How far its wall clock is ahead of the answering peer's, ms; known of those that it exchanges heartbeats with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<i64>,
     /// Why it runs nothing.
     #[serde(default)]
     pub reason: Option<String>,

@@ -362,6 +362,7 @@ impl View<'_> {
             labels: machine.labels.clone(),
             version: machine.version.clone(),
             age_seconds: self.now.wall.saturating_sub(machine.life_since) / 1000,
+            clock_offset_ms: self.brain.clocks.offset_ms(peer),
             reason,
             this: *peer == self.brain.me,
             written: self.brain.complete(peer),

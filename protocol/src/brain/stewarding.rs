@@ -24,6 +24,8 @@ use crate::wire::{Message, StopReason};
 
 /// A life younger than this stewards nothing while there are older ones, ms.
 const MATURE_MS: u64 = 60_000;
+/// A machine whose vitals have not come yet is looked at again after this, ms.
+const UNHEARD_MS: u64 = 2_000;
 /// Whoever becomes steward of an app that others may have placed waits so long: longer than a
 /// reservation lives, ms.
 const SETTLE_MS: u64 = 4_000;

@@ -184,10 +184,10 @@ impl Frame {
         self.prev + self.entries.len() as u64
     }
 
-    /// Whether it says that somebody lives, or does not.
+    /// Whether it says that somebody lives, or does not, or is a member no more.
     pub fn tells_of_life(&self) -> bool {
         let tells = |record: &Record| match record.key.kind {
-            Kind::MACHINE => true,
+            Kind::MACHINE | Kind::DEPARTURE => true,
             Kind::VERDICT => record.value.is_some(),
             _ => false,
         };
