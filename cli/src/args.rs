@@ -563,7 +563,6 @@ mod tests {
             "rm Shop",
             "scale",
             "machine drain",
-            "machine rm --last x m2",
             "explain",
             "explain a b",
             "foresee",
