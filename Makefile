@@ -2,7 +2,7 @@
 # make test    everything that must hold: format, clippy, unit and property tests, simulator, lab
 # make bench   medians and their spread, beside what is promised (BENCH=--quick for a glance)
 # make openb   how well GPUs are packed on a production trace (OPENB=DIR; default ../shared/traces/openb)
-# make soak    ten thousand seeds of the simulator (SEEDS=1..10000 PEERS=10)
+# make soak    ten thousand seeds of the simulator (SEEDS=1..10000 PEERS=20)
 # make lab     the lab alone
 # make build   rialtod and rialto, in target/release
 
@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 BENCH ?=
 OPENB ?= ../shared/traces/openb
 SEEDS ?= 1..10000
-PEERS ?= 10
+PEERS ?= 20
 
 .PHONY: build demo test lab bench openb soak setup install clean
 

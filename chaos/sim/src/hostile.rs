@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use rialto_protocol::ids::{AppId, BidId, ClaimId, PeerId, TaskId};
-use rialto_protocol::ledger::record::{Draft, Frame, Kind, Record, RecordKey, SCHEMA, Signature, VALUE_BYTES_MAX};
-use rialto_protocol::ledger::readings::Verdict as Accusation;
 use rialto_protocol::ledger::ChangeValue;
+use rialto_protocol::ledger::readings::Verdict as Accusation;
+use rialto_protocol::ledger::record::{Draft, Frame, Kind, Record, RecordKey, SCHEMA, Signature, VALUE_BYTES_MAX};
 use rialto_protocol::market::wire::{Award, Bid, Solicit, Verdict};
 use rialto_protocol::model::machine::{Executor, Machine};
 use rialto_protocol::model::{Claim, ClaimState, Resources, Vitals};
@@ -75,7 +75,11 @@ impl World {
             }
             6 => self.bad_changes(hostile, me, machine),
             7 => {
-                let owners = self.machines.iter().map(|one| (one.id, hostile.dice.number() >> 8, hostile.dice.number())).collect();
+                let owners = self
+                    .machines
+                    .iter()
+                    .map(|one| (one.id, hostile.dice.number() >> 8, hostile.dice.number()))
+                    .collect();
                 vec![Message::Digest { owners }]
             }
             _ => self.too_much(hostile, me),
@@ -250,8 +254,8 @@ impl World {
     /// A frame with as many records as it holds, and a record that is too large.
     fn too_much(&mut self, hostile: &mut Hostile, me: PeerId) -> Vec<Message> {
         let first = hostile.last + 1;
-        let records =
-            (0..FLOOD).map(|n| record(me, first + n, Kind::EVENT, &format!("{}", (first + n) % 1_000), Some(vec![7; 50])));
+        let records = (0..FLOOD)
+            .map(|n| record(me, first + n, Kind::EVENT, &format!("{}", (first + n) % 1_000), Some(vec![7; 50])));
         let many = Message::Frame(Arc::new(self.framed(hostile, me, records.collect())));
         // It stays outside the sequence: nobody takes it, and nobody misses it.
         let draft = Draft {

@@ -27,15 +27,15 @@ mod perform;
 pub mod plants;
 pub mod run;
 pub mod scenario;
-mod steps;
 pub mod signing;
+mod steps;
 pub mod trace;
 pub mod workload;
 pub mod world;
 
 pub use dice::Dice;
 pub use many::{Ran, run_many};
+pub use plants::Plant;
 pub use run::{Outcome, Settings, run};
 pub use scenario::Scenario;
-pub use plants::Plant;
 pub use world::World;

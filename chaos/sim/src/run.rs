@@ -12,13 +12,13 @@ use crate::invariants::history::Run as Made;
 use crate::invariants::resurrection::Gone;
 use crate::invariants::survivors::Probe;
 use crate::invariants::{
-    ACKNOWLEDGED, CONVERGENCE, FINISHED, OWNERS, RESURRECTION, SETTLES, SURVIVORS, Violation, acknowledged, convergence,
-    settles,
+    ACKNOWLEDGED, CONVERGENCE, FINISHED, OWNERS, RESURRECTION, SETTLES, SURVIVORS, Violation, acknowledged,
+    convergence, settles,
 };
 use crate::network::Weather;
+use crate::plants::Plant;
 use crate::scenario::Scenario;
 use crate::workload::Workload;
-use crate::plants::Plant;
 use crate::world::{Counts, World};
 
 /// A cluster has this long to be founded, ms.
@@ -355,7 +355,8 @@ impl Run {
         }
         let Some((finished, gone)) = &self.known else { return };
         let (again, risen) = (finished.again(&self.world), gone.risen(&self.world));
-        for (promise, text) in again.map(|text| (FINISHED, text)).into_iter().chain(risen.map(|text| (RESURRECTION, text)))
+        for (promise, text) in
+            again.map(|text| (FINISHED, text)).into_iter().chain(risen.map(|text| (RESURRECTION, text)))
         {
             self.world.promises.broken(promise, now, text);
         }

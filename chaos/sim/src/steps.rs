@@ -44,7 +44,11 @@ impl Run {
             Step::LoseDisk { machine, power } => world.lose_disk(machine, power),
             Step::Hole { owner, on } => {
                 let id = world.machines[owner].id;
-                if on { world.network.holes.insert(id) } else { world.network.holes.remove(&id) };
+                if on {
+                    world.network.holes.insert(id)
+                } else {
+                    world.network.holes.remove(&id)
+                };
             }
             Step::Depart { machine } => world.depart(machine),
             Step::Turn { machine } => world.turn_hostile(machine),

@@ -232,7 +232,10 @@ impl Ledger {
     pub fn mark(&self, id: &PeerId) -> Mark {
         let Some(owner) = self.owner(id) else { return Mark::default() };
         let last = owner.by_seq.last_key_value();
-        last.map_or(Mark { seq: owner.complete, head: 0 }, |(seq, one)| Mark { seq: *seq, head: one.proof.signature.head() })
+        last.map_or(Mark { seq: owner.complete, head: 0 }, |(seq, one)| Mark {
+            seq: *seq,
+            head: one.proof.signature.head(),
+        })
     }
 
     /// Forgets a tombstone: only its number stays, in the floor.

@@ -81,7 +81,9 @@ impl Owners {
         hash.copy_from_slice(&record.hash().0[..8]);
         self.signatures.insert(head(&stored.proof.signature), true);
         match self.written.entry(*owner).or_default().insert(record.seq, hash) {
-            Some(other) if other != hash && !self.is_forked(owner) => Err(format!("m{machine} wrote two records under number {}", record.seq)),
+            Some(other) if other != hash && !self.is_forked(owner) => {
+                Err(format!("m{machine} wrote two records under number {}", record.seq))
+            }
             _ => Ok(()),
         }
     }
