@@ -1,5 +1,7 @@
 //! What can be said on the command line.
 
+mod questions;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use rialto_protocol::compose;
 use rialto_protocol::model::PortSpec;
 
 use crate::human;
+pub use questions::{Explain, Foresee, Rebalance};
 
 const ABOUT_CODES: &str = "\
 Exit codes:
@@ -65,6 +68,9 @@ pub enum Verb {
     History(History),
     Rollback(Rollback),
     Status(Status),
+    Explain(Explain),
+    Foresee(Foresee),
+    Rebalance(Rebalance),
     #[command(subcommand)]
     Machine(Machine),
     Invite(Invite),
@@ -551,6 +557,18 @@ mod tests {
             "rm Shop",
             "scale",
             "machine drain",
+            "explain",
+            "explain a b",
+            "foresee",
+            "foresee --lose",
+            "foresee --add 2",
+            "foresee --add 0 --like m1",
+            "foresee --add 201 --like m1",
+            "foresee --like m1",
+            "foresee --lose m1 --seed x",
+            "foresee --deploy",
+            "rebalance m1",
+            "rebalance --dry-run=maybe",
             "invite --uses 0",
             "invite --ttl forever",
             "image import",

@@ -9,11 +9,13 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
 use rialto_protocol::api::{
-    Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, Freed, History, ImageRow, Images, InviteBody,
-    Invited, LogLine, Machines, PullLine, RollbackBody, RunBody, ScaleBody, Status, TaskRow, Tasks,
+    Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, Explanation, Freed, History, ImageRow, Images,
+    InviteBody, Invited, LogLine, Machines, PullLine, Rebalance, RollbackBody, RunBody, ScaleBody, Status, TaskRow,
+    Tasks,
 };
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::AppSpec;
+use rialto_protocol::snapshot::Snapshot;
 
 use crate::transport::Call;
 use crate::{Client, Error, Lines};
@@ -94,6 +96,23 @@ impl Client {
     pub async fn rollback(&self, app: &str, to: &str, change: ChangeId) -> Result<Answer<Changed>, Error> {
         let body = RollbackBody { change: change.hex(), to: to.into() };
         self.ask(Call::with(Method::POST, format!("/v1/apps/{}/rollback", escaped(app)), &body)).await
+    }
+
+    /// `GET /v1/explain/{name}`: why tasks of an app, a service or one task wait.
+    pub async fn explain(&self, name: &str) -> Result<Answer<Explanation>, Error> {
+        self.ask(Call::get(format!("/v1/explain/{}", escaped(name)))).await
+    }
+
+    /// `GET /v1/rebalance`: moves that would even out the load; with `begin` (`POST`) they are made.
+    pub async fn rebalance(&self, begin: bool) -> Result<Answer<Rebalance>, Error> {
+        let method = if begin { Method::POST } else { Method::GET };
+        self.ask(Call { method, ..Call::get("/v1/rebalance") }).await
+    }
+
+    /// `GET /v1/ledger`: everything that the peer holds.
+    pub async fn ledger(&self) -> Result<Snapshot, Error> {
+        let (peer, bytes) = self.fetch(Call::get("/v1/ledger")).await?;
+        Snapshot::from_bytes(&bytes).map_err(|error| Error::Unreadable { peer, why: error.to_string() })
     }
 
     /// `POST /v1/invitations`: a token that lets machines join.

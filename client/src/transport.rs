@@ -78,6 +78,13 @@ impl Client {
         read(&peer, response).await
     }
 
+    /// Asks the first peer that can be reached for bytes; who answered, and what.
+    pub(crate) async fn fetch(&self, call: Call) -> Result<(String, Bytes), Error> {
+        let (peer, response) = self.open(call).await?;
+        let bytes = collect(&peer, response).await?;
+        Ok((peer, bytes))
+    }
+
     /// Asks the first peer that can be reached, and follows what it tells line by line.
     pub(crate) async fn follow<T: DeserializeOwned>(&self, call: Call) -> Result<Lines<T>, Error> {
         let (peer, response) = self.open(call).await?;

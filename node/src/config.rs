@@ -4,6 +4,7 @@
 //! read by the same parser as its flag.
 
 mod layer;
+mod offers;
 mod size;
 mod values;
 
@@ -12,10 +13,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
+use rialto_protocol::model::Resources;
 use rialto_protocol::model::app::is_dns_label;
 
 pub use crate::executor::images::{Host, Registries};
 pub use layer::Layer;
+pub use offers::Gpus;
 pub use size::Size;
 pub use values::{Address, Advertise, Cpus, ExecutorKind, Hold};
 
@@ -52,6 +55,8 @@ pub struct Config {
     pub socket: PathBuf,
     pub dns: Option<SocketAddr>,
     pub labels: BTreeMap<String, String>,
+    /// What is offered beside cores and memory: each GPU, and what is counted.
+    pub resources: Resources,
     /// Instead of what the machine has.
     pub cpu_millis: Option<u64>,
     /// Instead of what the machine has.
@@ -63,8 +68,8 @@ pub struct Config {
     pub minority_hold_ms: Option<u64>,
     /// End the tasks with the peer.
     pub stop_tasks: bool,
-    /// `--stop-tasks` stood on the command line: where a peer has the data folder already, it is
-    /// that peer and its tasks that are to end.
+    /// `--stop-tasks` stood on the command line: no peer is started; the one that has the data folder is to
+    /// end, and its tasks with it.
     pub stop_other: bool,
 }
 
@@ -114,9 +119,10 @@ Examples:
   rialtod --data /srv/a --name a --listen 10.0.0.1:7400 --advertise 192.0.2.1
                                              be reached through another address
   rialtod --api 10.0.0.1:7401                serve the API by TCP too, with DATA/api-token
-  rialtod --cpus 2 --memory 4g --label zone=a --dns none
-  rialtod --stop-tasks                       if a peer has the data folder: end it and its tasks;
-                                             else start one that ends its tasks when it is stopped";
+  rialtod --cpus 2 --memory 4g --label zone=a --label disk=ssd --dns none
+  rialtod --gpu 4:a100 --resource licence=3  offer GPUs, and what else is to be counted
+  rialtod --stop-tasks                       end the peer that has the data folder, and its tasks
+  RIALTO_STOP_TASKS=true rialtod             a peer that ends its tasks whenever it is stopped";
 
 /// The command, for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -144,7 +150,8 @@ impl Layer {
             api: self.api.and_then(|api| api.0),
             socket: absolute(socket),
             dns: self.dns.map_or(Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DNS_PORT)), |dns| dns.0),
-            labels: self.labels.into_iter().collect(),
+            labels: offers::all_labels(self.labels, self.gpu.as_ref()).map_err(ConfigError::Invalid)?,
+            resources: offers::all_resources(self.resources, self.gpu.as_ref()).map_err(ConfigError::Invalid)?,
             cpu_millis: self.cpus.map(|cpus| cpus.0),
             memory_bytes: self.memory.map(|size| size.0),
             executor: self.executor.unwrap_or(ExecutorKind::Container),

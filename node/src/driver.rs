@@ -193,12 +193,11 @@ impl Driver {
         }
     }
 
-    /// What is known already ends here, before its signatures cost anything.
+    /// What is known already tells which links are of use, and its signatures cost nothing.
     fn happened(&mut self, event: Event) -> Result<(), Ended> {
         let event = match event {
-            Event::Received { message, .. } if !self.brain.is_news(&message) => return Ok(()),
             Event::Received { from, message, .. } => {
-                let verified = (self.ports.verify)(&message);
+                let verified = self.brain.is_news(&message) && (self.ports.verify)(&message);
                 Event::Received { from, message, verified }
             }
             other => other,

@@ -24,7 +24,10 @@ pub fn capacity(config: &Config) -> Resources {
         let total = memory_bytes();
         total - (total / 10).min(RESERVE_BYTES_MAX)
     };
-    Resources::of(config.cpu_millis.unwrap_or(cores * 1_000), config.memory_bytes.unwrap_or_else(memory))
+    let mut capacity = config.resources.clone();
+    capacity
+        .add(&Resources::of(config.cpu_millis.unwrap_or(cores * 1_000), config.memory_bytes.unwrap_or_else(memory)));
+    capacity
 }
 
 /// All memory of the machine, bytes.

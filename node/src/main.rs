@@ -2,6 +2,7 @@
 //! shim, a word to a peer that runs already, or a peer.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -59,16 +60,10 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    let folder = match Folder::take(&config.data) {
-        Err(FolderError::Taken(path, pid)) if config.stop_other && pid > 0 => {
-            signals::stop_with_tasks(pid)
-                .with_context(|| format!("the peer, process {pid}, cannot be told to stop"))?;
-            folder::wait_until_free(&path).context("waiting for the peer to end")?;
-            println!("the peer and its tasks have ended");
-            return Ok(());
-        }
-        taken => taken?,
-    };
+    if config.stop_other {
+        return stop_other(&config.data);
+    }
+    let folder = Folder::take(&config.data)?;
     // Two workers carry a peer; more would only cost memory.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -81,6 +76,35 @@ fn run(config: Config) -> anyhow::Result<()> {
     // What still blocks (a half-read image, say) is not waited for.
     runtime.shutdown_background();
     Ok(result?)
+}
+
+/// Ends the peer that has the folder, and its tasks. Where there is none, none is started for it.
+fn stop_other(data: &Path) -> anyhow::Result<()> {
+    if !data.exists() {
+        println!("no peer has ever run in {}: there is nothing to stop", data.display());
+        return Ok(());
+    }
+    match Folder::take(data) {
+        Err(FolderError::Taken(path, pid)) if pid > 0 => {
+            signals::stop_with_tasks(pid)
+                .with_context(|| format!("the peer, process {pid}, cannot be told to stop"))?;
+            folder::wait_until_free(&path).context("waiting for the peer to end")?;
+            println!("the peer and its tasks have ended");
+            return Ok(());
+        }
+        Ok(_) | Err(FolderError::Retired(..)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    println!("no peer runs in {}: there is none to stop", data.display());
+    let left = std::fs::read_dir(data.join("tasks")).map_or(0, Iterator::count);
+    if left > 0 {
+        println!(
+            "tasks that an earlier peer left running run on; to end them, start it by \
+             'RIALTO_STOP_TASKS=true rialtod --data {}' and stop it again",
+            data.display()
+        );
+    }
+    Ok(())
 }
 
 /// An error with its causes, each said once: many errors name their cause already.

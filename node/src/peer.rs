@@ -184,7 +184,7 @@ impl Peer {
             events: Arc::new(events),
             inviter: Arc::new(Inviter { cluster: belonging.cluster, me, describe: describe.clone() }),
             peers: Arc::new(Forward::new(Opener(mesh.clone()))),
-            here: Here { data: folder.path().into(), listen, dns: doors.dns() },
+            here: Here { data: folder.path().into(), listen, dns_wanted: config.dns, dns: doors.dns() },
             warnings,
             refused: counters.shared(),
             token: doors.token(),

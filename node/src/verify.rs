@@ -21,13 +21,20 @@ pub fn verify(message: &Message) -> bool {
         | Message::Compare { .. }
         | Message::Digest { .. }
         | Message::Pull { .. }
+        | Message::Prune
+        | Message::Have(_)
+        | Message::Graft { .. }
+        | Message::Want(_)
         | Message::Kept { .. }
         | Message::Solicit(_)
         | Message::Bid(_)
+        | Message::Move { .. }
         | Message::Decline(_)
         | Message::Release(_)
         | Message::Award(_)
         | Message::Verdict(_)
+        | Message::Offer(_)
+        | Message::Go { .. }
         | Message::Stop { .. }
         | Message::Unfreeze => true,
     }
@@ -89,7 +96,7 @@ mod tests {
         assert!(!verify(&Message::Frame(Arc::new(shifted))));
 
         let mut forged = stored.clone();
-        Arc::make_mut(&mut forged[4]).record.value = None;
+        Arc::make_mut(&mut Arc::make_mut(&mut forged[4]).record).value = None;
         assert!(!verify(&records(forged.clone())));
         assert!(!verify(&Message::Told(forged)));
         let mut resigned = stored;

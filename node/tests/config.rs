@@ -62,6 +62,30 @@ fn lists_and_addresses() {
     assert_eq!((config.minority_hold_ms, config.stop_tasks), (None, true));
 }
 
+#[test]
+fn a_machine_says_what_it_has() {
+    let flags = "--gpu 2:a100 --resource licence=3 --resource fpga=1 --label zone=a --label rack=r1 --label disk=ssd";
+    let config = read(flags, &[], "", true).unwrap();
+    let labels: Vec<(&str, &str)> = config.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(labels, [("disk", "ssd"), ("gpu_spec", "a100"), ("rack", "r1"), ("zone", "a")]);
+    let resources: Vec<(&str, u64)> = config.resources.0.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!(resources, [("fpga", 1), ("gpu_milli:0", 1000), ("gpu_milli:1", 1000), ("licence", 3)]);
+    let capacity = rialto_node::machine::capacity(&config);
+    assert_eq!((capacity.get("licence"), capacity.free(&Default::default(), "gpu")), (3, 2));
+    assert!(capacity.get("cpu_millis") > 0);
+
+    let toml = "gpu = 4\n[resources]\nlicence = 2\n[labels]\ngpu_spec = \"v100\"\n";
+    let config = read("--config {file} --resource a=1,b=2", &[("RIALTO_GPU", "1")], toml, true);
+    assert!(config.is_err(), "one flag, one resource: {config:?}");
+    let config = read("--config {file}", &[("RIALTO_GPU", "1"), ("RIALTO_RESOURCE", "a=1, b=2")], toml, true).unwrap();
+    assert_eq!(config.resources.0.keys().collect::<Vec<_>>(), ["a", "b", "gpu_milli:0"]);
+    assert_eq!(config.labels["gpu_spec"], "v100");
+    let many: String = (0..65).map(|n| format!(" --label l{n}=x")).collect();
+    assert!(read(&many, &[], "", true).unwrap_err().to_string().contains("65 labels are more than 64"));
+    let long = format!("--label a={}", "x".repeat(256));
+    assert!(read(&long, &[], "", true).unwrap_err().to_string().contains("256 bytes"));
+}
+
 /// Flags, variables, a file, and words that the error must have.
 type Mistake = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
 
@@ -73,6 +97,24 @@ fn every_mistake_is_named() {
         ("--advertise 0.0.0.0", &[], "", &["--advertise", "no address"]),
         ("--name Big_Box", &[], "", &["name", "Big_Box"]),
         ("--label zone", &[], "", &["--label", "key=value"]),
+        ("--label =a", &[], "", &["--label", "can name no label"]),
+        ("--label zone=a --label zone=b", &[], "", &["zone", "twice", "\"a\"", "\"b\""]),
+        ("--label zone=a|b", &[], "", &["--label", "zone", "no constraint"]),
+        ("--gpu four", &[], "", &["--gpu", "4:MODEL"]),
+        ("--gpu 65", &[], "", &["--gpu", "at most 64"]),
+        ("--gpu 1:a100 --label gpu_spec=v100", &[], "", &["gpu_spec", "twice"]),
+        ("--resource licence", &[], "", &["--resource", "name=count"]),
+        ("--resource licence=0", &[], "", &["licence", "from 1"]),
+        ("--resource licence=x", &[], "", &["no count"]),
+        ("--resource memory=1", &[], "", &["--memory"]),
+        ("--resource gpu=1", &[], "", &["--gpu"]),
+        ("--resource Big=1", &[], "", &["can name no resource"]),
+        ("--resource a=1 --resource a=2", &[], "", &["a is given twice"]),
+        ("", &[("RIALTO_RESOURCE", "a=1,b")], "", &["RIALTO_RESOURCE", "name=count"]),
+        ("--config {file}", &[], "gpu = -1", &["gpu", "at most 64"]),
+        ("--config {file}", &[], "gpu = []", &["gpu", "such as 4"]),
+        ("--config {file}", &[], "[resources]\nport = \"x\"", &["port", "u64"]),
+        ("--config {file}", &[], "[labels]\n\"a b\" = \"x\"", &["labels", "can name no label"]),
         ("--cpus -1", &[], "", &["-1"]),
         ("--cpus=NaN", &[], "", &["--cpus", "NaN"]),
         ("--executor docker", &[], "", &["--executor", "docker"]),
@@ -100,7 +142,7 @@ fn every_mistake_is_named() {
 #[test]
 fn help_names_every_setting_of_the_contract() {
     let help = read("--help", &[], "", true).unwrap_err().to_string();
-    let flags = "data name listen advertise join api socket dns label cpus memory executor config version stop-tasks";
+    let flags = "gpu resource data name listen advertise join api socket dns label cpus memory executor config version stop-tasks";
     for flag in flags.split(' ') {
         assert!(help.contains(&format!("--{flag}")), "{flag} is missing from: {help}");
     }

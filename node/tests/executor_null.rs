@@ -15,12 +15,9 @@ fn spec(command: &[&str]) -> Arc<TaskSpec> {
         task: TaskId { app, service: "main".into(), slot: "1".into() },
         attempt: 1,
         image: "host".into(),
-        image_digest: None,
-        image_at: Vec::new(),
         command: command.iter().map(|word| word.to_string()).collect(),
-        environment: Default::default(),
-        limits: Resources::default(),
         grace_ms: 0,
+        ..TaskSpec::default()
     })
 }
 

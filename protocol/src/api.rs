@@ -144,6 +144,9 @@ pub struct MachineRow {
     pub memory_bytes: u64,
     pub cpu_millis_free: u64,
     pub memory_bytes_free: u64,
+    /// GPUs and other things that are counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourceRow>,
     pub labels: BTreeMap<String, String>,
     pub version: String,
     /// Seconds since its present life began.
@@ -154,6 +157,14 @@ pub struct MachineRow {
     /// The answering peer.
     #[serde(default)]
     pub this: bool,
+}
+
+/// Something of a machine's that is counted; of GPUs those that are wholly free are free.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceRow {
+    pub name: String,
+    pub total: u64,
+    pub free: u64,
 }
 
 /// `GET /v1/status`.
@@ -271,6 +282,91 @@ pub struct RollbackBody {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Apps {
     pub apps: Vec<App>,
+}
+
+/// `GET /v1/explain/{name}`, of an app, a service (`app.service`) or a task (`app.service.slot`): why tasks wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub app: String,
+    pub generation: u32,
+    /// The name of the machine whose peer looks after the app.
+    pub steward: Option<String>,
+    /// The machine whose peer tells this.
+    pub told_by: String,
+    /// It is the steward that tells: it knows what the machines answered. Another peer knows only the ledger.
+    pub by_steward: bool,
+    pub services: Vec<ServiceExplained>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+}
+
+/// One service of an explained app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceExplained {
+    pub service: String,
+    /// Replicas that are wanted; of them run, have finished, and wait:
+    pub wanted: u32,
+    pub running: u32,
+    pub finished: u32,
+    pub waiting: u32,
+    /// What one task needs, by dimension.
+    pub need: BTreeMap<String, u64>,
+    /// What the steward is at, sentence by sentence.
+    pub steward: Vec<String>,
+    /// The first hundred tasks that wait.
+    pub tasks: Vec<WaitingTask>,
+    /// Why machines do not take those that have no place, the commonest reason first.
+    pub machines: Vec<MachineReason>,
+}
+
+/// A task that does not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingTask {
+    pub task: String,
+    pub why: String,
+}
+
+/// Machines that do not take a task for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineReason {
+    /// `full`, `too-small`, `port`, `reserved`, `constraint`, `draining`, `down`, `suspect`, `restarting`,
+    /// `no-executor`, `no-image`, `silent`, `bid`, `fits` or `declined`.
+    pub code: String,
+    pub text: String,
+    pub count: u32,
+    /// Their names, the first 64.
+    pub machines: Vec<String>,
+}
+
+/// `GET /v1/rebalance`: what would be moved; `POST /v1/rebalance` has it moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalance {
+    pub before: EvennessRow,
+    pub after: EvennessRow,
+    pub moves: Vec<MoveRow>,
+    /// The stewards were told to make the moves.
+    pub begun: bool,
+}
+
+/// How even the machines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvennessRow {
+    /// What is taken of the scarcest dimension of the fullest machine, in thousandths, and of the emptiest.
+    pub fullest_permille: u64,
+    pub emptiest_permille: u64,
+    /// Thousandths of GPUs that are free and that typical tasks could not use.
+    pub stranded_gpu_milli: u64,
+}
+
+/// A task that is to be moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRow {
+    /// `app.service.slot`.
+    pub task: String,
+    pub from: String,
+    pub to: String,
+    /// What it pays beyond what it costs, in thousandths of a machine's scarcest dimension, or of a GPU.
+    pub pays: i64,
 }
 
 /// `POST /v1/invitations`.

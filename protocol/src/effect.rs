@@ -113,6 +113,8 @@ pub enum Bad {
     Inapplicable,
     /// A queue was full.
     Overflow,
+    /// An owner wrote more than its budget: it was neither kept nor handed on.
+    OverBudget,
 }
 
 impl Bad {
@@ -125,6 +127,7 @@ impl Bad {
             Bad::Unreadable => "unreadable",
             Bad::Inapplicable => "inapplicable",
             Bad::Overflow => "overflow",
+            Bad::OverBudget => "over_budget",
         }
     }
 }

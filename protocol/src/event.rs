@@ -1,6 +1,6 @@
 //! Everything that can happen to a brain.
 
-use crate::ids::{ChangeId, ClaimId, ClusterId, InvitationId, PeerId};
+use crate::ids::{AppId, ChangeId, ClaimId, ClusterId, InvitationId, PeerId};
 use crate::ledger::record::Signature;
 use crate::model::{AppSpec, Executor, Resources};
 use crate::wire::Message;
@@ -67,10 +67,13 @@ pub enum Request {
     Rollback { change: ChangeId, author: String, app: String, to: String },
     /// Opens the storm gate, here and at every peer that can be reached.
     Unfreeze,
-    /// A machine is a member no more; `force`: though it lives.
-    Depart { peer: PeerId, force: bool },
+    /// A machine is a member no more; `force`: though it lives. `last`: its key was stolen, and nothing counts that it
+    /// wrote with a number above this.
+    Depart { peer: PeerId, force: bool, last: Option<u64> },
     /// This machine takes no more work and hands over what it has; or takes work again.
     Drain { on: bool },
+    /// Has tasks moved that run, each by its app's steward.
+    Relocate(Vec<Relocation>),
     /// Ends every task of this machine.
     EndTasks,
     /// Makes an invitation; `secret` was made by the driver.
@@ -85,6 +88,15 @@ pub enum Request {
     /// "I shall be back by then" (wall clock, ms), said on the way out; answered when it is durable
     /// and sent.
     Restarting { until: u64 },
+}
+
+/// A task that is to run on another machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    pub app: AppId,
+    /// The claim that it runs under now.
+    pub claim: ClaimId,
+    pub to: PeerId,
 }
 
 /// What the driver knows of its machine.

@@ -52,7 +52,7 @@ impl PeerIx {
 macro_rules! bytes16 {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(#[serde(with = "serde_bytes")] pub [u8; 16]);
 
         impl $name {
@@ -115,7 +115,7 @@ impl ClusterId {
 }
 
 /// An app: one document. Removing an app ends its generation; creating it again starts the next.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AppId {
     /// `default`, until namespaces are the users' to make.
     pub namespace: String,
@@ -150,7 +150,7 @@ impl fmt::Debug for AppId {
 }
 
 /// A task: one slot of one service of one generation of an app.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId {
     pub app: AppId,
     pub service: String,

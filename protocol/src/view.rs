@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{App, ImageRow, MachineRow, PortRow, Status, TaskRow};
+use crate::api::{App, ImageRow, MachineRow, PortRow, ResourceRow, Status, TaskRow};
 use crate::brain::{Brain, NAMESPACE};
 use crate::event::Now;
+use crate::explain::{amount, of};
 use crate::ids::{AppId, ChangeId, ClaimId, PeerId};
 use crate::ledger::Document;
 use crate::ledger::readings::ClaimEntry;
 use crate::membership::{Held, State};
-use crate::model::resources::{CPU_MILLIS, MEMORY_BYTES};
-use crate::model::{AppSpec, ClaimState, Executor, Outcome, PortBinding};
+use crate::model::resources::{CPU_MILLIS, GPU_PREFIX, GPUS, MEMORY_BYTES};
+use crate::model::{AppSpec, ClaimState, Executor, Outcome, PortBinding, Resources};
 use crate::rfc3339::rfc3339;
 
 /// How many finished tasks are shown unless all are asked for.
@@ -122,7 +123,7 @@ impl View<'_> {
     }
 
     /// A claim that finishes its slot, though the document does not say so yet.
-    fn is_finished(&self, app: &AppId, service: &str, slot: &str, spec: &crate::model::ServiceSpec) -> bool {
+    pub(crate) fn is_finished(&self, app: &AppId, service: &str, slot: &str, spec: &crate::model::ServiceSpec) -> bool {
         let entries = self.brain.readings.slots(app, service).and_then(|slots| slots.get(slot));
         let revision = spec.revision();
         entries.into_iter().flatten().any(|entry| {
@@ -264,6 +265,9 @@ impl View<'_> {
     pub fn remarks(&self) -> Vec<String> {
         let Some(Held { sees, of, until_ms }) = self.brain.members.held(self.now) else { return Vec::new() };
         let held = self.held_back();
+        if held == 0 {
+            return Vec::new();
+        }
         let time = match until_ms {
             Some(until) => format!("for {} s", until.saturating_sub(self.now.ms).div_ceil(1000)),
             None => "until more machines are seen".into(),
@@ -354,6 +358,7 @@ impl View<'_> {
             memory_bytes: machine.capacity.get(MEMORY_BYTES),
             cpu_millis_free: machine.capacity.free(used, CPU_MILLIS),
             memory_bytes_free: machine.capacity.free(used, MEMORY_BYTES),
+            resources: countable(&machine.capacity, used),
             labels: machine.labels.clone(),
             version: machine.version.clone(),
             age_seconds: self.now.wall.saturating_sub(machine.life_since) / 1000,
@@ -496,8 +501,10 @@ impl View<'_> {
             }
             return Some(match lacking.into_iter().flatten().next() {
                 Some(dimension) => {
-                    let most = machines().map(|machine| machine.capacity.get(&dimension)).max().unwrap_or(0);
-                    format!("{name} needs {} of {dimension}, and the largest machine has {most}", need.get(&dimension))
+                    // Not what is listed: GPUs are listed one by one, and asked for together.
+                    let all = machines().map(|machine| machine.capacity.free(&Default::default(), &dimension));
+                    let (needs, most) = (of(&dimension, need.get(&dimension)), all.max().unwrap_or(0));
+                    format!("{name} needs {needs}, and the largest machine has {}", amount(&dimension, most))
                 }
                 None => format!("{name} needs a machine that runs tasks, and there is none"),
             });
@@ -537,8 +544,25 @@ impl View<'_> {
             .flatten()
     }
 
+    /// The name people know a machine by.
+    pub fn name_of(&self, peer: &PeerId) -> String {
+        self.brain.machine_name(peer)
+    }
+
     /// The addresses (`IP:PORT`) of a peer, for the mesh.
     pub fn addresses(&self, peer: &PeerId) -> Vec<String> {
         self.brain.addresses(peer)
     }
+}
+
+/// What a machine has beside cores and memory: its GPUs, counted together, and what it counts itself.
+fn countable(capacity: &Resources, used: &Resources) -> Vec<ResourceRow> {
+    let row = |name: &str, total, free| ResourceRow { name: name.to_string(), total, free };
+    let gpus = capacity.gpus(used).count() as u64;
+    let own = capacity
+        .0
+        .iter()
+        .filter(|(name, _)| !matches!(name.as_str(), CPU_MILLIS | MEMORY_BYTES) && !name.starts_with(GPU_PREFIX));
+    let gpus = (gpus > 0).then(|| row(GPUS, gpus, capacity.free(used, GPUS)));
+    gpus.into_iter().chain(own.map(|(name, total)| row(name, *total, capacity.free(used, name)))).collect()
 }

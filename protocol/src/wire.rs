@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::ledger::record::{Frame, Signature, Stored};
-use crate::market::wire::{Award, Bid, Decline, Release, Solicit, Verdict};
+use crate::market::wire::{Award, Bid, Decline, Offer, Release, Solicit, Verdict};
 use crate::model::Vitals;
 
 /// The version of everything here; peers agree on one when a stream is opened.
@@ -26,16 +26,29 @@ pub enum Message {
     Frame(Arc<Frame>),
     /// Fresh vitals of somebody.
     Vitals(Vec<Arc<SignedVitals>>),
-    /// Opens anti-entropy: a hash over everything in [`Message::Digest`].
+    /// Whoever sent this wants no more than [`Message::Have`] over the link.
+    Prune,
+    /// The numbers of what there is.
+    Have(Arc<Have>),
+    /// From now on the link is to bring everything; and asks for what is missing after a number, owner by owner.
+    Graft {
+        after: Vec<(PeerId, u64)>,
+    },
+    /// Asks for the newest vitals of some, by their places on the ring.
+    Want(Vec<u64>),
+    /// Opens anti-entropy: hashes over what the sender holds, by ranges of the ring.
     Compare {
-        sum: u64,
+        sums: Vec<u64>,
         /// What the sender holds of the receiver: a number that the receiver never wrote, or wrote otherwise, means
         /// that its disk is an old one.
         yours: Mark,
     },
-    /// Everything that the sender holds, by owner: what it lacks is sent back, what it has more of is pulled. For each
-    /// owner the number that it is complete through, and a hash over the numbers beyond it that it holds all the same.
+    /// What the sender holds in the ranges that differ, of so many: what it lacks is sent back, what it
+    /// has more of is pulled. For each owner the number that it is complete through, and a hash over the numbers
+    /// beyond it that it holds all the same.
     Digest {
+        of: u16,
+        ranges: Vec<u16>,
         owners: Vec<(PeerId, u64, u64)>,
     },
     /// Asks for everything after a number, owner by owner.
@@ -61,16 +74,37 @@ pub enum Message {
     Release(Release),
     Award(Arc<Award>),
     Verdict(Verdict),
+    Offer(Offer),
+    /// A steward tells a member of a gang to start: all of the gang are accepted.
+    Go {
+        claim: ClaimId,
+        app: AppId,
+    },
     /// A steward asks the owner of a claim to end it.
     Stop {
         claim: ClaimId,
         app: AppId,
         why: StopReason,
     },
+    /// A person wants a task moved: to the app's steward.
+    Move {
+        app: AppId,
+        claim: ClaimId,
+        to: PeerId,
+    },
     /// A person opens the storm gate: what is down is given up at once.
     Unfreeze,
     /// The newest version of records that the receiver waits for, ahead of the frame.
     Told(Vec<Arc<Stored>>),
+}
+
+/// What there is, by the owner's place on the ring, which is a quarter of its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Have {
+    /// The number of the last record.
+    pub frames: Vec<(u64, u64)>,
+    /// The age of the vitals: they rise with each.
+    pub vitals: Vec<(u64, u64)>,
 }
 
 /// One write of an owner: its number, and the beginning of the signature that it stands under. 0: not known.
@@ -92,6 +126,12 @@ pub enum StopReason {
     Outdated,
     /// Its machine is draining.
     Draining,
+    /// Work of a higher priority takes its room.
+    Preempted,
+    /// Its gang did not come together.
+    Ungathered,
+    /// Its machine has heard no other for as long as it may run so.
+    Isolated,
 }
 
 /// Vitals with their owner's signature.
@@ -135,6 +175,12 @@ pub struct Records {
 /// CBOR of any value of ours.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     cbor4ii::serde::to_vec(Vec::new(), value).expect("our types have no map keys or lengths that CBOR lacks")
+}
+
+/// As [`encode`], to a writer that does not fail.
+pub fn encode_to<T: Serialize>(writer: &mut impl std::io::Write, value: &T) {
+    let written = cbor4ii::serde::to_writer(writer, value);
+    debug_assert!(written.is_ok(), "our types have no map keys or lengths that CBOR lacks: {written:?}");
 }
 
 /// Why bytes are no value of ours.

@@ -120,7 +120,7 @@ impl World {
         target.departed = true;
         target.disk_lost_ms = Some(self.now_us / 1000);
         let peer = target.id;
-        self.ask(by, NOBODY, Request::Depart { peer, force: true });
+        self.ask(by, NOBODY, Request::Depart { peer, force: true, last: None });
     }
 
     /// The machine of somebody who means ill, from now on.

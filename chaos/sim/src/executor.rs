@@ -47,6 +47,8 @@ pub struct VirtualExecutor {
     pub failing: f64,
     /// Planted: it does not find what earlier lives left behind.
     pub blind: bool,
+    /// What runs runs on: no command ends by itself.
+    pub endless: bool,
     pub dice: Dice,
 }
 
@@ -66,6 +68,7 @@ impl VirtualExecutor {
             exits: BTreeMap::new(),
             failing: 0.0,
             blind: false,
+            endless: false,
             dice: Dice::new(seed, &format!("executor {machine}")),
         }
     }
@@ -98,7 +101,8 @@ impl VirtualExecutor {
         container.started_at = wall;
         let report = Some(container.report());
         let instant = 1_000 + self.dice.below(10_000);
-        let later = ending(&container.spec).map(|(after, code)| (after + instant, Course::End { code }));
+        let ending = if self.endless { None } else { ending(&container.spec) };
+        let later = ending.map(|(after, code)| (after + instant, Course::End { code }));
         Todo { report, later, made: false }
     }
 

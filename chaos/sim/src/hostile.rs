@@ -80,7 +80,7 @@ impl World {
                     .iter()
                     .map(|one| (one.id, hostile.dice.number() >> 8, hostile.dice.number()))
                     .collect();
-                vec![Message::Digest { owners }]
+                vec![Message::Digest { of: 1, ranges: vec![0], owners }]
             }
             _ => self.too_much(hostile, me),
         };
@@ -190,17 +190,11 @@ impl World {
             revision: hostile.dice.number(),
             state,
             need: Resources::of(u64::MAX, u64::MAX),
-            ports: Vec::new(),
-            image_digest: None,
-            healthy: None,
-            not_before: None,
-            fence: None,
             accepted_at: stamp,
             started_at: Some(stamp),
             ended_at: state.has_ended().then_some(stamp),
             exit_code: state.has_ended().then_some(0),
-            oom_killed: false,
-            reason: None,
+            ..Claim::default()
         };
         vec![self.own(hostile, me, Kind::CLAIM, &claim.id.hex(), Some(encode(&claim)))]
     }
@@ -276,7 +270,7 @@ fn tempting(hostile: &mut Hostile, solicit: &Solicit) -> Message {
         bid: BidId(hostile.dice.bytes()),
         count: if hostile.dice.chance(0.5) { u32::MAX } else { solicit.count },
         score: i64::MAX,
-        start_estimate_ms: 0,
+        ..Bid::default()
     })
 }
 

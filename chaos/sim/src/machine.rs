@@ -72,6 +72,10 @@ pub struct Machine {
     pub wants: BTreeSet<usize>,
     pub capacity: Resources,
     pub labels: BTreeMap<String, String>,
+    /// What the driver tells of it, where it is not a machine like all others.
+    pub own: Option<Description>,
+    /// The images that it has.
+    pub images: Vec<String>,
     pub chain: Vec<Arc<Stored>>,
     pub founding: Option<[u8; 16]>,
     /// The commit that is under way: there is one at most.
@@ -115,6 +119,8 @@ impl Machine {
             wants: BTreeSet::new(),
             capacity: Resources::of(4_000, 8 * gib),
             labels: BTreeMap::from([("rack".into(), format!("r{}", at % 3))]),
+            own: None,
+            images: Vec::new(),
             chain: Vec::new(),
             founding: None,
             commit: None,
@@ -157,6 +163,11 @@ impl Machine {
         (EPOCH_MS + (self.drifted(world_us) / 1000) as i64 + self.wall_offset_ms) as u64
     }
 
+    /// Has the wall clock show `wall` at `world_us`.
+    pub fn set_wall(&mut self, world_us: u64, wall: u64) {
+        self.wall_offset_ms = wall as i64 - EPOCH_MS - (world_us / 1000) as i64;
+    }
+
     /// The time of the world, µs, at which the daemon's clock shows `ms`.
     pub fn world_us(&self, ms: u64) -> u64 {
         let rate = (1_000_000 + self.drift_ppm) as u128;
@@ -184,13 +195,13 @@ impl Machine {
 
     /// What the driver tells the brain about the machine.
     pub fn description(&self) -> Description {
-        Description {
+        self.own.clone().unwrap_or_else(|| Description {
             name: self.name.clone(),
             addresses: vec![format!("10.0.0.{}:7400", self.name.trim_start_matches('m'))],
             labels: self.labels.clone(),
             capacity: self.capacity.clone(),
             version: "0.1.0".into(),
             executor: Executor::Null,
-        }
+        })
     }
 }

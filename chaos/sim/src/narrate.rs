@@ -64,7 +64,7 @@ fn request_word(request: &Request) -> String {
 fn word(message: &Message) -> String {
     match message {
         Message::Frame(frame) => format!("frame of {} {}..={}", frame.owner, frame.prev + 1, frame.last()),
-        Message::Digest { owners } => format!("digest of {} owners", owners.len()),
+        Message::Digest { owners, .. } => format!("digest of {} owners", owners.len()),
         Message::Records(records) => {
             let (after, through) = (records.after, records.through);
             format!("{} records of {} after {after} through {through}", records.records.len(), records.owner)

@@ -134,12 +134,21 @@ impl World {
         machines[0].founding = Some(nonce);
         machines[0].joined = true;
         let cluster = ClusterId::of_founder(&machines[0].id, &nonce);
+        Self::with(dice, seed, machines, cluster)
+    }
+
+    /// A world of these machines, members of a cluster or about to be.
+    pub fn of(seed: u64, machines: Vec<Machine>, cluster: ClusterId) -> Self {
+        Self::with(Dice::new(seed, "world"), seed, machines, cluster)
+    }
+
+    fn with(mut dice: Dice, seed: u64, machines: Vec<Machine>, cluster: ClusterId) -> Self {
         let at = machines.iter().enumerate().map(|(at, machine)| (machine.id, at)).collect();
         Self {
             now_us: 1_000_000,
             queue: BinaryHeap::new(),
             tie: 0,
-            promises: Promises::new(n),
+            promises: Promises::new(machines.len()),
             machines,
             at,
             network: Network::new(seed),
@@ -412,7 +421,8 @@ impl World {
             return;
         }
         let load_millis = 50 * self.machines[machine].executor.live.len() as u64;
-        self.feed(machine, Event::Measured { load_millis, images: Vec::new() });
+        let images = self.machines[machine].images.clone();
+        self.feed(machine, Event::Measured { load_millis, images });
         let next = self.now_us + self.dice.between(4_500_000, 5_500_000);
         self.schedule(next, Happening::Measure { machine, process });
     }

@@ -5,6 +5,7 @@
 //! that share two cores keep no promise.
 
 mod lab_death;
+mod lab_foresee;
 mod lab_join;
 mod lab_partition;
 mod lab_refusals;

@@ -1,6 +1,6 @@
 //! `rialto deploy`: an app runs as its file says.
 
-mod file;
+pub mod file;
 mod progress;
 
 use std::time::Duration;

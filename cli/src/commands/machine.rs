@@ -8,7 +8,8 @@ use crate::exit::Failure;
 use crate::output::{Output, say};
 use crate::{human, table};
 
-const HEADER: [&str; 9] = ["NAME", "STATE", "ADDRESS", "CPU FREE", "MEMORY FREE", "AGE", "VERSION", "LABELS", "REASON"];
+const HEADER: [&str; 10] =
+    ["NAME", "STATE", "ADDRESS", "CPU FREE", "MEMORY FREE", "ALSO FREE", "AGE", "VERSION", "LABELS", "REASON"];
 
 pub async fn machine(client: &Client, out: Output, machine: Machine) -> Result<(), Failure> {
     match machine {
@@ -45,28 +46,33 @@ pub async fn machine(client: &Client, out: Output, machine: Machine) -> Result<(
 fn rows(machines: &[MachineRow]) -> String {
     let cells = |row: &MachineRow| {
         let labels: Vec<String> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let resources: Vec<String> =
+            row.resources.iter().map(|one| format!("{} {} of {}", one.name, one.free, one.total)).collect();
         vec![
             row.name.clone(),
             row.state.clone(),
             row.address.clone().unwrap_or_else(|| "-".into()),
             format!("{} of {}", human::cores(row.cpu_millis_free), human::cores(row.cpu_millis)),
             format!("{} of {}", human::bytes(row.memory_bytes_free), human::bytes(row.memory_bytes)),
+            resources.join(", "),
             human::seconds(row.age_seconds),
             row.version.clone(),
             labels.join(","),
             row.reason.clone().unwrap_or_default(),
         ]
     };
-    table::table(&HEADER, &["LABELS", "REASON"], &machines.iter().map(cells).collect::<Vec<_>>())
+    table::table(&HEADER, &["ALSO FREE", "LABELS", "REASON"], &machines.iter().map(cells).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rialto_protocol::api::ResourceRow;
     use std::collections::BTreeMap;
 
     #[test]
     fn machines_are_a_table() {
+        let counted = |name: &str, total, free| ResourceRow { name: name.into(), total, free };
         let row = MachineRow {
             name: "m1".into(),
             id: "ab".repeat(32),
@@ -76,6 +82,7 @@ mod tests {
             memory_bytes: 24 << 30,
             cpu_millis_free: 1500,
             memory_bytes_free: 3 << 29,
+            resources: vec![counted("gpu", 4, 1), counted("licence", 3, 3)],
             labels: BTreeMap::from([("rack".into(), "a".into()), ("ssd".into(), "yes".into())]),
             version: "0.1.0".into(),
             age_seconds: 8000,
@@ -86,6 +93,7 @@ mod tests {
             name: "m2".into(),
             state: "no-executor".into(),
             address: None,
+            resources: Vec::new(),
             labels: BTreeMap::new(),
             age_seconds: 5,
             reason: Some("not root".into()),

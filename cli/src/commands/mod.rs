@@ -3,12 +3,15 @@
 mod deploy;
 mod doctor;
 mod events;
+mod explain;
+mod foresee;
 mod history;
 mod image;
 mod invite;
 mod logs;
 mod machine;
 mod ps;
+mod rebalance;
 mod rm;
 mod rollback;
 mod run;
@@ -44,6 +47,9 @@ pub async fn perform(args: Args) -> Result<Exit, Failure> {
         Verb::Stop(stop) => stop::stop(&client, out, stop).await?,
         Verb::Rm(rm) => rm::rm(&client, out, rm).await?,
         Verb::Scale(scale) => scale::scale(&client, out, scale).await?,
+        Verb::Explain(explain) => explain::explain(&client, out, explain).await?,
+        Verb::Foresee(foresee) => foresee::foresee(&client, out, foresee).await?,
+        Verb::Rebalance(rebalance) => rebalance::rebalance(&client, out, rebalance).await?,
         Verb::Status(_) => status::status(&client, out).await?,
         Verb::Machine(machine) => machine::machine(&client, out, machine).await?,
         Verb::Invite(invite) => invite::invite(&client, out, invite).await?,

@@ -1,13 +1,11 @@
 //! `rialto status`.
 
-use std::time::Duration;
-
 use rialto_client::Client;
 use rialto_protocol::api::{Answer, Status};
 
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::{human, table};
+use crate::table;
 
 pub async fn status(client: &Client, out: Output) -> Result<(), Failure> {
     let answer = client.status().await?;
@@ -22,13 +20,11 @@ fn shown(answer: &Answer<Status>) -> String {
         ("machines", format!("{} alive of {} known", status.machines_alive, status.machines_known)),
         ("tasks", format!("{} running, {} pending", status.tasks_running, status.tasks_pending)),
     ];
-    if status.holding_back > 0 {
-        let held = human::count(u64::from(status.holding_back), "replacement");
-        let rest = status.holding_back_ms.map(|ms| human::seconds(Duration::from_millis(ms).as_secs()));
-        let until = rest.map_or(" until machines are back".into(), |rest| format!(" for another {rest}"));
-        pairs.push(("holding back", held + &until));
-    }
-    pairs.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
+    // What is held back has a line of its own; the sentence says for how long, why, and the way out.
+    pairs.extend(status.warnings.iter().map(|warning| match warning.strip_prefix("holding back ") {
+        Some(held) => ("holding back", held.to_string()),
+        None => ("warning", warning.clone()),
+    }));
     if !status.refused.is_empty() {
         let refused: Vec<String> = status.refused.iter().map(|(what, count)| format!("{what} {count}")).collect();
         pairs.push(("refused", refused.join(", ")));
@@ -53,7 +49,10 @@ mod tests {
             tasks_pending: 4,
             holding_back: 4,
             holding_back_ms: Some(43_210),
-            warnings: vec!["DNS: 127.0.0.1:7453 is taken".into()],
+            warnings: vec![
+                "holding back 4 replacements for 44 s: sees 1 of 3; `rialto machine unfreeze` goes now".into(),
+                "DNS: 127.0.0.1:7453 is taken".into(),
+            ],
             refused: BTreeMap::from([("signature".into(), 2), ("malformed".into(), 1)]),
         };
         insta::assert_snapshot!(shown(&Answer { as_of: 0, members_seen: 1, data: status }));

@@ -1,6 +1,11 @@
 //! Checks what people ask for, where they ask for it: everything after this trusts it.
 
+use rialto_protocol::compose::CONSTRAINTS_MAX;
+use rialto_protocol::market::constraint::{Constraint, VALUES_MAX};
 use rialto_protocol::model::app::is_dns_label;
+use rialto_protocol::model::resources::{
+    CPU_MILLIS, GPU_PREFIX, GPU_SHARE, GPU_WHOLE, GPUS, GPUS_MAX, MEMORY_BYTES, PORT_PREFIX,
+};
 use rialto_protocol::model::{AppSpec, PortSpec, Resources, ServiceSpec};
 use rialto_protocol::wire;
 
@@ -12,6 +17,8 @@ pub const SPEC_BYTES_MAX: usize = 200 << 10;
 pub const REPLICAS_MAX: u32 = 100_000;
 const IMAGE_NAME_MAX: usize = 255;
 const PORTS_MAX: usize = 100;
+/// The longest name of a label, bytes.
+const LABEL_MAX: usize = 63;
 const GRACE_MS_MAX: u64 = 86_400_000;
 /// A petabyte of memory, a billion cores: more is a mistake, and sums of less never overflow.
 const AMOUNT_MAX: u64 = 1 << 50;
@@ -102,8 +109,11 @@ fn check_service(service: &ServiceSpec) -> Result<(), Fault> {
         }
     }
     check_ports(&service.ports)?;
-    for (field, resources) in [(".reservations", &service.reservations), (".limits", &service.limits)] {
-        check_resources(field, resources)?;
+    check_constraints(&service.constraints)?;
+    check_reservations(&service.reservations)?;
+    check_limits(&service.limits)?;
+    if let Some((field, message)) = service.placement_fault() {
+        return fault(&format!(".{field}"), message);
     }
     match service.stop_grace_ms {
         Some(grace) if grace > GRACE_MS_MAX => fault(".stop_grace_ms", format!("{grace} ms are more than a day")),
@@ -132,6 +142,70 @@ fn check_ports(ports: &[PortSpec]) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+fn check_constraints(constraints: &[Constraint]) -> Result<(), Fault> {
+    if constraints.len() > CONSTRAINTS_MAX {
+        return Err((
+            ".constraints".into(),
+            format!("{} constraints are more than {CONSTRAINTS_MAX}", constraints.len()),
+        ));
+    }
+    for (n, constraint) in constraints.iter().enumerate() {
+        let fault = |field: &str, message: String| Err((format!(".constraints[{n}].{field}"), message));
+        let sound =
+            |text: &str| text.trim() == text && !text.contains(['|', '=', '!']) && !text.contains(char::is_control);
+        if let Some(label) = &constraint.label
+            && (label.is_empty() || label.len() > LABEL_MAX || !sound(label))
+        {
+            return fault("label", format!("`{}` is no label of a machine", short(label)));
+        }
+        if constraint.values.is_empty() || constraint.values.len() > VALUES_MAX {
+            return fault("values", format!("{} values, where there are 1 to {VALUES_MAX}", constraint.values.len()));
+        }
+        if let Some(at) = constraint.values.iter().position(|value| value.is_empty() || value.len() > 255) {
+            return fault(&format!("values[{at}]"), "a value has 1 to 255 bytes".into());
+        }
+        if let Some(at) =
+            constraint.values.iter().position(|value| value.trim() != value || value.contains(['|', '\n']))
+        {
+            return fault(&format!("values[{at}]"), format!("`{}` can be no value", short(&constraint.values[at])));
+        }
+    }
+    Ok(())
+}
+
+/// Ports and single GPUs are dimensions of the machine's own account: they are asked for in other ways.
+fn check_reservations(reservations: &Resources) -> Result<(), Fault> {
+    check_resources(".reservations", reservations)?;
+    for (name, amount) in &reservations.0 {
+        let fault = |message: String| Err((format!(".reservations.{}", short(name)), message));
+        match name.as_str() {
+            GPUS if *amount > GPUS_MAX as u64 => return fault(format!("{amount} GPUs are more than {GPUS_MAX}")),
+            GPU_SHARE if *amount > GPU_WHOLE => {
+                return fault(format!(
+                    "{amount} thousandths are more than one GPU has; whole ones are asked for as `gpu`"
+                ));
+            }
+            name if name.starts_with(GPU_PREFIX) => {
+                return fault("no task can choose its GPU: the machine does; ask for `gpu` or `gpu_milli`".into());
+            }
+            name if name.starts_with(PORT_PREFIX) => return fault("a host port is asked for in `ports`".into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Only what the kernel can enforce.
+fn check_limits(limits: &Resources) -> Result<(), Fault> {
+    check_resources(".limits", limits)?;
+    match limits.0.keys().find(|name| ![CPU_MILLIS, MEMORY_BYTES, "pids"].contains(&name.as_str())) {
+        Some(name) => {
+            Err((format!(".limits.{}", short(name)), "only cpu_millis, memory_bytes and pids can be limited".into()))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_resources(field: &str, resources: &Resources) -> Result<(), Fault> {
@@ -173,6 +247,11 @@ mod tests {
         AppSpec { services: BTreeMap::from([("web".into(), service)]), single_run: false }
     }
 
+    fn constraint(label: &str, values: &[&str]) -> Constraint {
+        let values = values.iter().map(ToString::to_string).collect();
+        Constraint { label: Some(label.into()), equal: true, values }
+    }
+
     fn port(host: u16, protocol: &str) -> PortSpec {
         PortSpec { container: 80, host: Some(host), protocol: protocol.into(), name: None }
     }
@@ -181,12 +260,18 @@ mod tests {
     fn a_sound_app_passes() {
         assert_eq!(check_spec(&spec(|_| {})), Ok(()));
         assert_eq!(check_spec(&spec(|service| service.ports = vec![port(80, "tcp"), port(81, "udp")])), Ok(()));
+        let gpus = |s: &mut ServiceSpec| {
+            s.reservations.set("gpu", 2);
+            s.reservations.set("licence", 1);
+            s.constraints = vec![constraint("gpu_spec", &["a100", "h100"])];
+        };
+        assert_eq!(check_spec(&spec(gpus)), Ok(()));
     }
 
     #[test]
     fn each_fault_is_named_by_its_field() {
         type Change = fn(&mut ServiceSpec);
-        let cases: [(Change, &str); 15] = [
+        let cases: [(Change, &str); 28] = [
             (|s| s.image = String::new(), ".image"),
             (|s| s.image = "../../etc".into(), ".image"),
             (|s| s.image = "web\n".into(), ".image"),
@@ -202,6 +287,19 @@ mod tests {
             (|s| s.limits.set("cpu_millis", u64::MAX), ".limits.cpu_millis"),
             (|s| s.reservations.set("Kühe", 1), ".reservations.K\\u{fc}he"),
             (|s| s.stop_grace_ms = Some(u64::MAX), ".stop_grace_ms"),
+            (|s| s.constraints = vec![constraint("zone", &["a"]); 33], ".constraints"),
+            (|s| s.constraints = vec![constraint("", &["a"])], ".constraints[0].label"),
+            (|s| s.constraints = vec![constraint("a == b", &["a"])], ".constraints[0].label"),
+            (|s| s.constraints = vec![constraint("zone", &["a"]), constraint("zone", &[])], ".constraints[1].values"),
+            (|s| s.constraints = vec![constraint("zone", &["a"; 33])], ".constraints[0].values"),
+            (|s| s.constraints = vec![constraint("zone", &["a", ""])], ".constraints[0].values[1]"),
+            (|s| s.constraints = vec![constraint("zone", &["a|b"])], ".constraints[0].values[0]"),
+            (|s| s.reservations.set("gpu", 65), ".reservations.gpu"),
+            (|s| s.reservations.set("gpu_milli", 1001), ".reservations.gpu_milli"),
+            (|s| s.reservations.set("gpu_milli:0", 100), ".reservations.gpu_milli:0"),
+            (|s| s.reservations.set("port:80", 1), ".reservations.port:80"),
+            (|s| s.limits.set("gpu", 1), ".limits.gpu"),
+            (|s| s.limits.set("licence", 1), ".limits.licence"),
         ];
         for (change, field) in cases {
             let problem = check_spec(&spec(change)).expect_err(field);

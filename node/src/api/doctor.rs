@@ -19,7 +19,9 @@ pub struct Here {
     pub data: PathBuf,
     /// Where other peers reach this one.
     pub listen: SocketAddr,
-    /// None where DNS is switched off.
+    /// Where DNS is to answer; none where it is switched off.
+    pub dns_wanted: Option<SocketAddr>,
+    /// Where it does; none where it is switched off, or could not have its port.
     pub dns: Option<SocketAddr>,
 }
 
@@ -147,7 +149,16 @@ fn clock(wall: u64) -> Check {
 }
 
 async fn dns_answers(api: &Api) -> Check {
-    let Some(address) = api.here.dns else { return check("dns", Finding::Ok, "switched off") };
+    let address = match (api.here.dns, api.here.dns_wanted) {
+        (Some(address), _) => address,
+        (None, None) => return check("dns", Finding::Ok, "switched off by --dns none"),
+        (None, Some(wanted)) => {
+            let text = format!(
+                "names are not answered: {wanted} could not be had; free it and start the peer again, or choose another by --dns"
+            );
+            return check("dns", Finding::Failed, text);
+        }
+    };
     match tokio::time::timeout(DNS_WITHIN, dns::probe(address)).await {
         Ok(Ok(())) => check("dns", Finding::Ok, format!("answers on {address}")),
         Ok(Err(error)) => check("dns", Finding::Failed, format!("does not answer on {address}: {error}")),

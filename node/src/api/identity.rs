@@ -26,6 +26,10 @@ pub enum Identity {
 pub enum Verb {
     /// Rows, status, documents, events, checks.
     Look,
+    /// Why tasks wait: an app's steward is asked for it by the others.
+    Explain,
+    /// The ledger, whole.
+    ReadLedger,
     /// What tasks print.
     ReadLogs,
     /// Making, scaling and removing apps.
@@ -40,11 +44,11 @@ pub enum Verb {
 }
 
 /// Whether `identity` may do `verb` in `namespace`. People have every right in the one namespace there is; a peer
-/// has those that forwarding needs: the logs of tasks here, draining this machine, and images.
+/// has those that forwarding needs: the logs of tasks here, why tasks wait, draining this machine, and images.
 pub fn authorize(identity: Identity, verb: Verb, namespace: &str) -> Result<(), Problem> {
     let may = match identity {
         Identity::Administrator | Identity::Token => true,
-        Identity::Peer(_) => matches!(verb, Verb::ReadLogs | Verb::Operate | Verb::FetchImage),
+        Identity::Peer(_) => matches!(verb, Verb::ReadLogs | Verb::Explain | Verb::Operate | Verb::FetchImage),
     };
     if may && namespace == NAMESPACE {
         return Ok(());
@@ -87,6 +91,8 @@ mod tests {
         let peer = Identity::Peer(PeerId([1; 32]));
         let all = [
             (Verb::Look, false),
+            (Verb::Explain, true),
+            (Verb::ReadLedger, false),
             (Verb::ReadLogs, true),
             (Verb::ChangeApps, false),
             (Verb::Operate, true),

@@ -23,6 +23,7 @@ mod apps;
 mod check;
 mod doctor;
 mod events;
+mod explain;
 mod extract;
 mod follow;
 mod forward;
@@ -34,6 +35,7 @@ mod machines;
 mod problem;
 mod progress;
 mod pulls;
+mod rebalance;
 mod runs;
 mod serve;
 mod stamp;
@@ -197,6 +199,9 @@ pub fn router(state: State) -> Router {
         .route("/v1/blobs/gc", post(pulls::collect))
         .route("/v1/blobs/{digest}", get(images::blob))
         .route("/v1/events", get(events::list))
+        .route("/v1/explain/{name}", get(explain::explain))
+        .route("/v1/rebalance", get(rebalance::plan).post(rebalance::begin))
+        .route("/v1/ledger", get(explain::ledger))
         .route("/v1/doctor", get(doctor::examine))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)

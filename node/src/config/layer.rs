@@ -1,12 +1,12 @@
 //! One source of settings, every one of them optional.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
+use super::offers::{self, Gpus};
 use super::values::{Address, Advertise, Cpus, ExecutorKind, Hold};
 use super::{ConfigError, Flags, Registries, Size};
 
@@ -39,9 +39,16 @@ pub struct Layer {
     #[arg(long, value_name = "IP:PORT|none")]
     pub dns: Option<Address>,
     /// A label of the machine; may be repeated
-    #[arg(long = "label", value_name = "k=v", value_parser = label)]
-    #[serde(deserialize_with = "labels")]
+    #[arg(long = "label", value_name = "k=v", value_parser = offers::label)]
+    #[serde(deserialize_with = "offers::labels")]
     pub labels: Vec<(String, String)>,
+    /// GPUs to offer, all of one model: 4, or 4:a100, which also is the label gpu_spec
+    #[arg(long, value_name = "N[:MODEL]")]
+    pub gpu: Option<Gpus>,
+    /// Something else that tasks can reserve and that is counted, such as licence=3; may be repeated
+    #[arg(long = "resource", value_name = "name=count", value_parser = offers::resource)]
+    #[serde(deserialize_with = "offers::resources")]
+    pub resources: Vec<(String, u64)>,
     /// Cores to offer, such as 4 or 1.5 [default: what the machine has]
     #[arg(long, value_name = "N")]
     pub cpus: Option<Cpus>,
@@ -56,7 +63,7 @@ pub struct Layer {
     /// How long a minority of the machines holds replacements back: 60s, 5m, `forever` [default: 60s]
     #[arg(long, value_name = "TIME")]
     pub minority_hold: Option<Hold>,
-    /// End this machine's tasks when the peer is told to stop, instead of leaving them running
+    /// Start no peer, but end the one that has the data folder, and its tasks with it
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub stop_tasks: Option<bool>,
     /// The file to read settings from [default: /etc/rialto/rialtod.toml, if it exists]
@@ -76,6 +83,8 @@ const VARIABLES: &[(&str, &str, bool)] = &[
     ("SOCKET", "socket", false),
     ("DNS", "dns", false),
     ("LABEL", "label", true),
+    ("GPU", "gpu", false),
+    ("RESOURCE", "resource", true),
     ("CPUS", "cpus", false),
     ("MEMORY", "memory", false),
     ("EXECUTOR", "executor", false),
@@ -124,6 +133,8 @@ impl Layer {
             socket: self.socket.or(lower.socket),
             dns: self.dns.or(lower.dns),
             labels: if self.labels.is_empty() { lower.labels } else { self.labels },
+            gpu: self.gpu.or(lower.gpu),
+            resources: if self.resources.is_empty() { lower.resources } else { self.resources },
             cpus: self.cpus.or(lower.cpus),
             memory: self.memory.or(lower.memory),
             executor: self.executor.or(lower.executor),
@@ -156,15 +167,4 @@ fn reason(error: &clap::Error) -> String {
         Some((_, reason)) => reason.to_owned(),
         None => sentence.to_owned(),
     }
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err(format!("{text:?} is no label: write key=value")),
-    }
-}
-
-fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
-    Ok(BTreeMap::<String, String>::deserialize(deserializer)?.into_iter().collect())
 }

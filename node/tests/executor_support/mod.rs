@@ -285,12 +285,9 @@ pub fn of_image(image: &str, command: &[&str]) -> TaskSpec {
         task: TaskId { app, service: "main".into(), slot: "1".into() },
         attempt: 1,
         image: image.into(),
-        image_digest: None,
-        image_at: Vec::new(),
         command: command.iter().map(|word| word.to_string()).collect(),
-        environment: Default::default(),
-        limits: Resources::default(),
         grace_ms: GRACE_MS,
+        ..TaskSpec::default()
     }
 }
 

@@ -112,7 +112,12 @@ impl Town {
             events: chronicle.clone(),
             inviter: Arc::new(Herald),
             peers,
-            here: Here { data: "/".into(), listen: "127.0.0.1:7400".parse::<SocketAddr>().unwrap(), dns: None },
+            here: Here {
+                data: "/".into(),
+                listen: "127.0.0.1:7400".parse::<SocketAddr>().unwrap(),
+                dns_wanted: None,
+                dns: None,
+            },
             warnings: Arc::new(Mutex::new(vec!["a sentence".into()])),
             refused: Arc::new(Mutex::new(BTreeMap::new())),
             token: Token::of(TOKEN),
@@ -141,7 +146,7 @@ impl Town {
         (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
-    async fn respond(&self, method: &str, path: &str, body: String) -> axum::response::Response {
+    pub async fn respond(&self, method: &str, path: &str, body: String) -> axum::response::Response {
         let request = HttpRequest::builder().method(method).uri(path).extension(Door::Socket).body(Body::from(body));
         self.router.clone().oneshot(request.unwrap()).await.unwrap()
     }

@@ -1,6 +1,6 @@
 //! The steward's side of the market: whom it asks, whom it awards, and what of it is still under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand_chacha::rand_core::RngCore;
@@ -8,15 +8,16 @@ use rand_chacha::rand_core::RngCore;
 use super::Brain;
 use super::machine::HOST_IMAGE;
 use super::stewarding::Waiting;
-use crate::event::Now;
 use crate::ids::{AppId, BidId, PeerId};
 use crate::market::auction::{
-    AWARD_RETRY_MS, Auction, BIDS_MS, Candidate, Outstanding, choose, cost_by, decide, summary, wanted,
+    AWARD_RETRY_MS, Auction, BIDS_MS, Candidate, Outstanding, choose, cost_by, decide, summary, wanted, wanted_for_all,
 };
-use crate::market::constraint;
-use crate::market::wire::{Award, Bid, Decline, NackReason, Release, Slot, Solicit, Verdict};
+use crate::market::crowd::Crowd;
+use crate::market::rank::Rank;
+use crate::market::reasons::PassedOver;
+use crate::market::wire::{Award, Bid, Decline, DeclineReason, Release, Slot, Solicit, Verdict};
 use crate::membership::{Loss, State};
-use crate::model::{Executor, ServiceSpec};
+use crate::model::{ClaimState, Other, ServiceSpec};
 use crate::wire::Message;
 
 /// What does not fit is tried again after this at the latest, ms.
@@ -32,6 +33,7 @@ impl Brain {
         name: &str,
         service: &ServiceSpec,
         slots: Vec<Slot>,
+        together: bool,
         alone: bool,
     ) {
         let need = service.need();
@@ -41,55 +43,47 @@ impl Brain {
             service.image == HOST_IMAGE || self.readings.images.get(&image).is_some_and(|at| at.contains_key(peer))
         };
         let has = self.tasks_by_machine(app, name);
+        let crowd = Crowd::of(&service.placement, &has, |peer| self.labels(peer));
+        let rank = self.rank_of(app, name, service.priority, &slots);
         let mut candidates = Vec::new();
-        let mut unmet = None;
+        let mut unmet: Option<String> = None;
         for peer in self.members.live() {
             let Some(machine) = self.readings.machines.get(&peer) else { continue };
-            let runs = !matches!(machine.executor, Executor::None(_)) && !machine.draining;
-            let away = machine.restarting_until.is_some();
-            if !runs || away || self.members.state(&peer) != State::Alive {
-                continue;
-            }
-            if let Some(constraint) = constraint::unmet(&service.constraints, &machine.name, &machine.labels) {
-                unmet = Some(constraint);
-                continue;
+            match self.passed_over(&peer, machine, service) {
+                None => {}
+                Some(PassedOver::Unfit(DeclineReason::Constraint(constraint))) => {
+                    unmet = Some(constraint);
+                    continue;
+                }
+                Some(_) => continue,
             }
             let vitals = self.readings.vitals.get(&peer);
             candidates.push(Candidate {
-                has: has.get(&peer).copied().unwrap_or(0),
+                crowd: crowd.at(&peer, &machine.labels),
                 image: has_image(&peer),
                 stale: vitals.is_none_or(|heard| self.now.wall.saturating_sub(heard.signed.vitals.at) > STALE_MS),
                 ..Candidate::of(peer, &machine.capacity, self.readings.used(&peer), &need, slots.len() as u32)
             });
         }
         let cost = cost_by(&self.readings, &need, &mix);
-        let wanted = wanted(slots.len() as u32);
+        let together = service.gang && together;
+        let wanted = match together {
+            true => wanted_for_all(&candidates, slots.len() as u32),
+            false => wanted(slots.len() as u32),
+        };
         let rng = &mut self.rng;
         let mut asked = choose(candidates, wanted, cost, || rng.next_u64());
         if asked.is_empty() {
             let reason = match unmet {
-                Some(constraint) => format!("no machine meets {constraint}"),
+                Some(constraint) => format!("no machine will do: {constraint}"),
                 None => "no machine takes work".into(),
             };
-            return self.wait_for_room(app, name, slots.len() as u32, vec![reason]);
+            return self.wait_for_room(app, name, slots.len() as u32, rank, vec![reason]);
         }
         let next = asked.split_off(wanted.min(asked.len()));
-        if self.stewards.next_auction == 0 {
-            self.stewards.next_auction = self.rng.next_u64() >> 16;
-        }
-        self.stewards.next_auction += 1;
-        let id = self.stewards.next_auction;
-        let solicit = Arc::new(Solicit {
-            auction: id,
-            app: app.clone(),
-            service: name.to_string(),
-            count: slots.len() as u32,
-            need,
-            priority: service.priority,
-            image: service.image.clone(),
-            constraints: service.constraints.clone(),
-            deadline_ms: BIDS_MS,
-        });
+        let id = self.next_auction();
+        let solicit = self.solicit_for(id, app, name, service, slots.len() as u32);
+        let solicit = Arc::new(Solicit { rank, gang: together, ..solicit });
         for peer in &asked {
             self.send(*peer, Message::Solicit(solicit.clone()));
         }
@@ -106,8 +100,69 @@ impl Brain {
             declines: BTreeMap::new(),
             deadline_ms: self.now.ms + BIDS_MS,
             alone,
+            moves: false,
         };
         self.stewards.auctions.insert(id, auction);
+    }
+
+    pub(super) fn next_auction(&mut self) -> u64 {
+        if self.stewards.next_auction == 0 {
+            self.stewards.next_auction = self.rng.next_u64() >> 16;
+        }
+        self.stewards.next_auction += 1;
+        self.stewards.next_auction
+    }
+
+    /// A call for bids for so many tasks of a service, as it stands.
+    pub(super) fn solicit_for(&self, auction: u64, app: &AppId, name: &str, spec: &ServiceSpec, count: u32) -> Solicit {
+        Solicit {
+            auction,
+            app: app.clone(),
+            service: name.to_string(),
+            count,
+            need: spec.need(),
+            priority: spec.priority,
+            rank: Rank::of(spec.priority, self.now.wall, self.now.wall),
+            image: spec.image.clone(),
+            constraints: spec.constraints.clone(),
+            max_per_machine: spec.placement.max_per_machine,
+            apart_from: self.apart_from(app, name, spec),
+            gang: false,
+            stop_when_isolated_ms: spec.stop_when_isolated_ms,
+            deadline_ms: BIDS_MS,
+        }
+    }
+
+    /// The services whose tasks a service must be apart from: those that it names, and those of its app that name it.
+    fn apart_from(&self, app: &AppId, name: &str, service: &ServiceSpec) -> Vec<Other> {
+        let named = service.placement.apart_from.iter().filter_map(|other| Other::read(&app.name, other));
+        let own = Other { app: app.name.clone(), service: name.to_string() };
+        let mut all: BTreeSet<Other> = named.collect();
+        for (other, spec) in self.documents.get(app).into_iter().flat_map(|doc| &doc.spec.services) {
+            let names_it = |text: &String| Other::read(&app.name, text).is_some_and(|read| read == own);
+            if spec.placement.apart_from.iter().any(names_it) {
+                all.insert(Other { app: app.name.clone(), service: other.clone() });
+            }
+        }
+        // To be apart from its own kind is to be one on a machine, which has a word of its own.
+        all.into_iter().filter(|other| *other != own).collect()
+    }
+
+    /// The place of these slots among what waits. What had to leave its room keeps the age that it had.
+    fn rank_of(&self, app: &AppId, service: &str, priority: i32, slots: &[Slot]) -> Rank {
+        let wall = self.now.wall;
+        let waiting = self.stewards.tended.get(app).and_then(|tended| tended.waiting.get(service));
+        let held = self.readings.slots(app, service);
+        let left = slots.iter().filter_map(|slot| {
+            let last = held?.get(&slot.slot)?.iter().max_by_key(|entry| entry.claim.attempt)?;
+            (last.claim.state == ClaimState::Preempted).then_some(last.claim.accepted_at)
+        });
+        let since = waiting.map(|waiting| waiting.rank.since).into_iter().chain(left).min().unwrap_or(wall).min(wall);
+        Rank::of(priority, since, wall)
+    }
+
+    fn labels(&self, peer: &PeerId) -> Option<&BTreeMap<String, String>> {
+        self.readings.machines.get(peer).map(|machine| &machine.labels)
     }
 
     /// How many tasks of a service each machine holds or is about to.
@@ -182,39 +237,66 @@ impl Brain {
     }
 
     fn decide(&mut self, id: u64, auction: Auction) {
-        let Auction { app, service, revision, slots, bids, declines, .. } = auction;
+        let offered: u32 = auction.bids.values().map(|bid| bid.count).sum();
+        if (offered as usize) < auction.slots.len() && !auction.moves {
+            self.keep_answers(&auction);
+        }
+        let Auction { app, service, revision, slots, bids, declines, solicit, moves, .. } = auction;
         let wanted = self.documents.get(&app).filter(|doc| !doc.deleted).map(|doc| doc.spec.clone());
         let spec = wanted.as_ref().and_then(|spec| spec.services.get(&service)).filter(|s| s.revision() == revision);
         let has = self.tasks_by_machine(&app, &service);
-        let awards = match spec {
-            Some(_) => decide(&slots, &bids, |peer| has.get(peer).copied().unwrap_or(0)),
+        let mut awards = match spec {
+            Some(spec) => {
+                let crowd = Crowd::of(&spec.placement, &has, |peer| self.labels(peer));
+                decide(&slots, &bids, crowd, |peer| self.labels(peer))
+            }
             None => BTreeMap::new(),
         };
+        // Of a gang all, or none: what some would hold, another gang may need.
+        if solicit.gang && awards.values().map(|(_, slots)| slots.len()).sum::<usize>() < slots.len() {
+            awards.clear();
+        }
         for (peer, bid) in bids.iter().filter(|(peer, _)| !awards.contains_key(peer)) {
             self.send(*peer, Message::Release(Release { auction: id, bid: bid.bid }));
         }
         let given: usize = awards.values().map(|(_, slots)| slots.len()).sum();
         if let Some(spec) = spec {
             for (machine, (bid, slots)) in awards {
-                let award = Arc::new(self.award(id, bid, &app, &service, spec, slots));
-                self.send(machine, Message::Award(award.clone()));
-                let again_ms = self.now.ms + AWARD_RETRY_MS;
-                let out =
-                    Outstanding { app: app.clone(), service: service.clone(), machine, award, again_ms, claims: None };
-                self.stewards.outstanding.insert(bid, out);
+                self.give(machine, id, bid, &app, &service, spec, solicit.gang, slots);
             }
         }
-        if given < slots.len() && spec.is_some() {
+        if given < slots.len() && spec.is_some() && !moves {
             let mut reasons = summary(&declines);
             if reasons.is_empty() && given == 0 {
                 reasons.push("no machine answered".into());
             }
-            self.wait_for_room(&app, &service, (slots.len() - given) as u32, reasons);
-        } else if let Some(tended) = self.stewards.tended.get_mut(&app) {
+            let rank = self.rank_of(&app, &service, solicit.priority, &slots);
+            self.wait_for_room(&app, &service, (slots.len() - given) as u32, rank, reasons);
+        } else if let Some(tended) = self.stewards.tended.get_mut(&app).filter(|_| !moves) {
             tended.waiting.remove(&service);
         }
         self.touched.insert(app.clone());
         self.changed.insert(app);
+    }
+
+    /// Awards slots to a machine, and keeps in mind that it has.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn give(
+        &mut self,
+        machine: PeerId,
+        auction: u64,
+        bid: BidId,
+        app: &AppId,
+        service: &str,
+        spec: &ServiceSpec,
+        gang: bool,
+        slots: Vec<Slot>,
+    ) {
+        let award = Arc::new(Award { gang, ..self.award(auction, bid, app, service, spec, slots) });
+        self.send(machine, Message::Award(award.clone()));
+        let again_ms = self.now.ms + AWARD_RETRY_MS;
+        let out = Outstanding { app: app.clone(), service: service.into(), machine, award, again_ms, claims: None };
+        self.stewards.outstanding.insert(bid, out);
     }
 
     fn award(
@@ -249,18 +331,22 @@ impl Brain {
             grace_ms: spec.grace_ms(),
             priority: spec.priority,
             on_lost: spec.on_lost,
+            gang: false,
+            stop_when_isolated_ms: spec.stop_when_isolated_ms,
         }
     }
 
     /// What fits nowhere stays pending, and is tried again when room may be free.
-    fn wait_for_room(&mut self, app: &AppId, service: &str, count: u32, reasons: Vec<String>) {
-        let Now { ms, wall } = self.now;
+    fn wait_for_room(&mut self, app: &AppId, service: &str, count: u32, rank: Rank, reasons: Vec<String>) {
+        let ms = self.now.ms;
+        let chance = self.rng.next_u64();
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
         let before = tended.waiting.get(service);
         let tries = before.map_or(0, |before| before.tries + 1);
-        let again_ms = ms + 250u64.saturating_mul(1 << tries.min(8)).min(RETRY_MAX_MS);
-        let oldest = before.map_or(wall, |before| before.oldest);
-        tended.waiting.insert(service.to_string(), Waiting { count, tries, again_ms, oldest, reasons });
+        let most_ms = 250u64.saturating_mul(1 << tries.min(8)).min(RETRY_MAX_MS);
+        // Two that ask at the same time and take each other's room would do so for ever.
+        let again_ms = ms + most_ms / 2 + chance % (most_ms / 2 + 1);
+        tended.waiting.insert(service.to_string(), Waiting { count, tries, again_ms, rank, reasons });
         self.stewards.agenda.look_by(app, again_ms);
     }
 
@@ -272,7 +358,7 @@ impl Brain {
         let app = out.app.clone();
         match verdict.answer {
             Ok(claims) => out.claims = Some(claims),
-            Err(NackReason::Expired | NackReason::TooMany | NackReason::NoPort | NackReason::Draining) => {
+            Err(_) => {
                 self.stewards.outstanding.remove(&verdict.bid);
             }
         }
@@ -304,7 +390,7 @@ impl Brain {
     }
 
     pub(super) fn is_lost(&self, machine: &PeerId) -> bool {
-        let after = crate::steward::reconcile::SERVICE_LOST_AFTER_MS;
+        let after = crate::model::app::SERVICE_LOST_AFTER_MS;
         matches!(self.members.loss(self.now, machine, after), Loss::Lost)
     }
 

@@ -9,7 +9,7 @@ use super::Brain;
 use super::writer::Urgency;
 use crate::effect::{Effect, Local};
 use crate::event::TaskReport;
-use crate::ids::{BidId, ClaimId, PeerId, TaskId};
+use crate::ids::{AppId, BidId, ClaimId, PeerId, TaskId};
 use crate::ledger::record::Kind;
 use crate::market::bidder::{Answer, Images, Reservation, Waiting};
 use crate::market::wire::{Award, DeclineReason, NackReason, Release, Slot, Solicit, Verdict};
@@ -21,6 +21,8 @@ use crate::wire::{Message, StopReason, decode, encode};
 
 /// The name of the image that is the machine itself.
 pub const HOST_IMAGE: &str = "host";
+/// A claim of a gang waits so long for the word to start, ms.
+const GANG_HOLD_MS: u64 = 30_000;
 /// Finished claims are kept so long, ms,
 const FINISHED_MS: u64 = 3_600_000;
 /// and at most so many.
@@ -42,6 +44,12 @@ pub(super) struct Own {
     strays: BTreeSet<ClaimId>,
     /// Why this machine takes nothing, from its description.
     no_executor: Option<String>,
+    /// Room has become free that may be what others wait for.
+    pub(super) room_freed: bool,
+    /// Since when no other member is heard of: monotonic, ms.
+    pub(super) isolated_since_ms: Option<u64>,
+    /// What was offered lately to stewards, and until when it is not offered again: monotonic, ms.
+    pub(super) offered: BTreeMap<(AppId, String), u64>,
 }
 
 impl Own {
@@ -86,21 +94,27 @@ impl Brain {
     }
 
     pub(super) fn solicited(&mut self, from: PeerId, solicit: &Arc<Solicit>) {
+        self.offer_before(solicit);
         self.solicited_until(from, solicit, self.now.ms + solicit.deadline_ms);
     }
 
     fn solicited_until(&mut self, from: PeerId, solicit: &Arc<Solicit>, until_ms: u64) {
+        match self.answer_to(from, solicit, until_ms) {
+            Answer::Bid(bid) => self.send(from, Message::Bid(bid)),
+            Answer::Decline(decline) => self.send(from, Message::Decline(decline)),
+            Answer::Later => {}
+        }
+    }
+
+    /// What this machine's account says to a solicitation.
+    pub(super) fn answer_to(&mut self, steward: PeerId, solicit: &Arc<Solicit>, until_ms: u64) -> Answer {
         let (known, present) = self.images_of(&solicit.image);
         let bid = BidId(self.draw16());
         if self.bidder.capacity.has_gpus() {
             self.bidder.mix = self.readings.mix();
         }
         let images = Images { known, present, name: &solicit.image };
-        match self.bidder.solicited(self.now.ms, from, solicit, until_ms, images, bid) {
-            Answer::Bid(bid) => self.send(from, Message::Bid(bid)),
-            Answer::Decline(decline) => self.send(from, Message::Decline(decline)),
-            Answer::Later => {}
-        }
+        self.bidder.solicited(self.now, steward, solicit, until_ms, images, bid)
     }
 
     pub(super) fn released(&mut self, release: &Release) {
@@ -108,7 +122,7 @@ impl Brain {
         self.solicited_again(again);
     }
 
-    fn solicited_again(&mut self, waiting: Vec<Waiting>) {
+    pub(super) fn solicited_again(&mut self, waiting: Vec<Waiting>) {
         for Waiting { steward, solicit, until_ms } in waiting {
             self.solicited_until(steward, &solicit, until_ms);
         }
@@ -131,18 +145,20 @@ impl Brain {
         if self.bidder.closed.is_some() {
             return self.send(from, nack(NackReason::Draining));
         }
+        if !self.bidder.still_fits(&reservation, award.slots.len()) {
+            self.released(&Release { auction, bid });
+            return self.send(from, nack(NackReason::NoRoom));
+        }
         let Some(claims) = self.claims_for(award, &reservation) else {
             self.released(&Release { auction, bid });
             return self.send(from, nack(NackReason::NoPort));
         };
-        let mut answer = Vec::new();
-        let mut starts = Vec::new();
-        for (claim, spec) in &claims {
-            answer.push((claim.task.slot.clone(), claim.id));
-            starts.push(Effect::Start { claim: claim.id, spec: Arc::new(spec.clone()) });
-        }
+        let answer = claims.iter().map(|(claim, _)| (claim.task.slot.clone(), claim.id)).collect();
         let records: Vec<(Claim, TaskSpec)> = claims.clone();
-        self.bidder.accept(award, claims);
+        let hold_until_ms = award.gang.then_some(self.now.ms + GANG_HOLD_MS);
+        self.bidder.accept(award, claims, hold_until_ms);
+        let started: Vec<ClaimId> = records.iter().map(|(claim, _)| claim.id).collect();
+        let victims: Vec<ClaimId> = records.iter().flat_map(|(claim, _)| claim.takes_over.iter().copied()).collect();
         for (claim, spec) in records {
             let local = Local { key: spec_key(&claim.id), value: Some(encode(&spec)) };
             self.writer.write_local(self.now, local, Urgency::Now);
@@ -150,11 +166,27 @@ impl Brain {
         }
         let verdict = Message::Verdict(Verdict { auction, bid, answer: Ok(answer) });
         self.hold(Effect::Send { to: from, message: verdict });
-        for start in starts {
-            self.hold(start);
-        }
+        victims.into_iter().for_each(|victim| self.stop_asked(victim, StopReason::Preempted));
+        started.iter().for_each(|claim| self.start_if_due(claim));
         let again = self.bidder.look_again();
         self.solicited_again(again);
+    }
+
+    /// Starts an accepted claim when this is durable, unless it waits for its gang or for others to end.
+    fn start_if_due(&mut self, id: &ClaimId) {
+        let spec = self.bidder.claims.get(id).and_then(|mine| mine.spec.clone());
+        if let Some(spec) = spec
+            && self.bidder.may_start(id)
+        {
+            self.hold(Effect::Start { claim: *id, spec });
+        }
+    }
+
+    /// The gang of a claim is complete.
+    pub(super) fn gang_goes(&mut self, id: ClaimId) {
+        if self.bidder.go(&id) {
+            self.start_if_due(&id);
+        }
     }
 
     fn claims_for(&mut self, award: &Award, reservation: &Reservation) -> Option<Vec<(Claim, TaskSpec)>> {
@@ -164,7 +196,9 @@ impl Brain {
             let start = (self.rng.next_u64() % 10_000) as u16;
             let ports = self.bidder.ports(&award.ports, start, &taken)?;
             taken.extend(ports.iter().map(|port| port.host));
-            let claim = self.claim_for(award, slot, reservation.need_of(copy), ports);
+            let mut claim = self.claim_for(award, slot, reservation.need_of(copy), ports);
+            let live = |id: &&ClaimId| self.bidder.claims.get(id).is_some_and(|mine| !mine.claim.state.has_ended());
+            claim.takes_over = reservation.victims.get(copy).into_iter().flatten().filter(live).copied().collect();
             let spec = self.spec_for(award, &claim);
             claims.push((claim, spec));
         }
@@ -179,19 +213,12 @@ impl Brain {
             attempt: slot.attempt,
             bid: award.bid,
             revision: award.revision,
-            state: ClaimState::Accepted,
             need,
+            priority: award.priority,
+            gang: award.gang,
             ports,
-            image_digest: None,
-            healthy: None,
-            not_before: None,
-            fence: None,
             accepted_at: self.now.wall,
-            started_at: None,
-            ended_at: None,
-            exit_code: None,
-            oom_killed: false,
-            reason: None,
+            ..Claim::default()
         }
     }
 
@@ -228,6 +255,7 @@ impl Brain {
             environment,
             limits: award.limits.clone(),
             grace_ms: award.grace_ms,
+            stop_when_isolated_ms: award.stop_when_isolated_ms,
         }
     }
 
@@ -260,6 +288,7 @@ impl Brain {
         let stopping = mine.claim.state == ClaimState::Stopping;
         let stopped = match mine.stopping {
             Some(StopReason::Duplicate) => ClaimState::Superseded,
+            Some(StopReason::Preempted) => ClaimState::Preempted,
             _ => ClaimState::Stopped,
         };
         let before = mine.claim.clone();
@@ -280,7 +309,8 @@ impl Brain {
                 Urgency::Urgent
             }
             TaskReport::Exited { exit_code, oom_killed, ended_at } => {
-                claim.started_at = claim.started_at.or(Some(ended_at));
+                // What was stopped before it ran has not run.
+                claim.started_at = claim.started_at.or((!stopping).then_some(ended_at));
                 (claim.exit_code, claim.oom_killed, claim.ended_at) = (Some(exit_code), oom_killed, Some(ended_at));
                 claim.state = if stopping { stopped } else { ClaimState::Exited };
                 Urgency::Now
@@ -319,7 +349,7 @@ impl Brain {
 
     /// A claim has ended: the room is free, and whoever waits for it is asked again.
     fn end(&mut self, claim: &Claim) {
-        self.bidder.ended(&claim.id);
+        let freed = self.bidder.ended(&claim.id);
         let local = Local { key: spec_key(&claim.id), value: None };
         self.writer.write_local(self.now, local, Urgency::Ordinary);
         let text = match (claim.state, claim.exit_code) {
@@ -329,6 +359,8 @@ impl Brain {
             (state, None) => state.word().to_string(),
         };
         self.note(claim.state.word(), claim.task.to_string(), text);
+        freed.iter().for_each(|heir| self.start_if_due(heir));
+        self.machine.room_freed = true;
         let again = self.bidder.look_again();
         self.solicited_again(again);
     }
@@ -373,16 +405,12 @@ impl Brain {
 
     /// Takes back the claims of the last life: the account is right before the first bid.
     pub(super) fn restore_claims(&mut self, local: &BTreeMap<String, Vec<u8>>) {
-        let own: Vec<Claim> = self
-            .readings
-            .all_claims()
-            .filter(|entry| entry.owner == self.me)
-            .map(|entry| Claim::clone(&entry.claim))
-            .collect();
+        let own: Vec<Claim> = self.readings.claims_of(&self.me).map(|claim| Claim::clone(claim)).collect();
         for claim in own {
             let spec = local.get(&spec_key(&claim.id)).and_then(|bytes| decode::<TaskSpec>(bytes).ok());
             self.bidder.restore(claim, spec);
         }
+        self.bidder.recount_inherited();
         self.settle_closed(false);
         self.machine.tidy_ms = self.now.ms + TIDY_MS;
     }
@@ -406,10 +434,14 @@ impl Brain {
                 }
                 continue;
             }
-            if state <= ClaimState::Starting
-                && let Some(spec) = mine.spec.clone()
-            {
-                self.hold(Effect::Start { claim: id, spec });
+            if state <= ClaimState::Starting && mine.spec.is_some() {
+                // Whether its gang has been told to start may have been forgotten: its steward tells it again.
+                if state == ClaimState::Accepted && mine.claim.gang {
+                    self.bidder.hold(&id, self.now.ms + GANG_HOLD_MS);
+                }
+                let victims = self.bidder.claims[&id].claim.takes_over.clone();
+                victims.into_iter().for_each(|victim| self.stop_asked(victim, StopReason::Preempted));
+                self.start_if_due(&id);
                 continue;
             }
             mine.claim.state = if state == ClaimState::Stopping { ClaimState::Stopped } else { ClaimState::Failed };
@@ -419,6 +451,7 @@ impl Brain {
             self.end(&claim);
             self.write_claim(&claim, Urgency::Now);
         }
+        self.machine.room_freed = true;
         self.stewards.room_may_be_free();
         self.refute_when_known();
     }
@@ -445,8 +478,21 @@ impl Brain {
     }
 
     pub(super) fn machine_turn(&mut self) {
-        for (steward, decline) in self.bidder.expire(self.now.ms) {
+        let (late, freed) = self.bidder.expire(self.now.ms);
+        for (steward, decline) in late {
             self.send(steward, Message::Decline(decline));
+        }
+        if freed {
+            let again = self.bidder.look_again();
+            self.solicited_again(again);
+        }
+        for claim in self.bidder.forsaken(self.now.ms) {
+            self.bidder.go(&claim);
+            self.stop_asked(claim, StopReason::Ungathered);
+        }
+        self.isolation_turn();
+        if std::mem::take(&mut self.machine.room_freed) {
+            self.offer_room();
         }
         if self.machine.tidy_ms <= self.now.ms {
             self.machine.tidy_ms = self.now.ms + TIDY_MS;
@@ -503,5 +549,8 @@ fn stop_words(why: StopReason) -> &'static str {
         StopReason::Duplicate => "another copy of the task goes on",
         StopReason::Outdated => "replaced by a newer revision",
         StopReason::Draining => "the machine is being drained",
+        StopReason::Preempted => "its room went to work of a higher priority",
+        StopReason::Ungathered => "its gang did not come together",
+        StopReason::Isolated => "the machine heard no other for too long",
     }
 }

@@ -5,7 +5,7 @@ use super::writer::Urgency;
 use crate::effect::{Effect, Local};
 use crate::ids::PeerId;
 use crate::ledger::readings::Verdict;
-use crate::ledger::record::Kind;
+use crate::ledger::record::{Kind, RecordKey};
 use crate::membership::{Member, Order, State};
 use crate::wire::{Message, encode};
 
@@ -20,6 +20,8 @@ const STRANGERS_MAX: usize = 4;
 pub(super) struct Links {
     wanted: Vec<PeerId>,
     told: Option<Vec<(PeerId, Vec<String>)>>,
+    /// What is wanted, or where it is, may have changed.
+    stale: bool,
 }
 
 impl Brain {
@@ -37,7 +39,10 @@ impl Brain {
                 Order::Withdraw { subject } => self.write(Kind::VERDICT, &subject.hex(), None, Urgency::Ordinary),
                 Order::Held(_) => self.stewards.members_changed(),
                 Order::Refute { life } => self.refute(life),
-                Order::Links(peers) => self.links.wanted = peers,
+                Order::Links(peers) => {
+                    self.links.wanted = peers;
+                    self.links.stale = true;
+                }
                 Order::Changed { peer, state } => self.member_changed(peer, state),
                 Order::Remember(bytes) => {
                     let local = Local { key: REMEMBERED.into(), value: Some(bytes) };
@@ -51,19 +56,22 @@ impl Brain {
     /// The standing links that are wanted: membership's, and a few to members that were admitted
     /// but have not described themselves here yet, for that is how a newcomer's first link comes.
     fn tell_links(&mut self) {
-        let unread = |peer: &PeerId| {
-            *peer != self.me
-                && !self.readings.machines.contains_key(peer)
-                && !self.readings.departed.contains(peer)
-                && !self.links.wanted.contains(peer)
-        };
-        let strangers = self.readings.admissions.keys().copied().filter(unread).take(STRANGERS_MAX);
+        if !std::mem::take(&mut self.links.stale) && self.links.told.is_some() {
+            return;
+        }
+        let unread = |peer: &PeerId| *peer != self.me && !self.links.wanted.contains(peer);
+        let strangers = self.readings.strangers.iter().copied().filter(unread).take(STRANGERS_MAX);
         let peers: Vec<_> = self.links.wanted.iter().copied().chain(strangers).collect();
         let peers: Vec<(PeerId, Vec<String>)> = peers.into_iter().map(|peer| (peer, self.addresses(&peer))).collect();
         if self.links.told.as_ref() != Some(&peers) {
             self.links.told = Some(peers.clone());
             self.out.push(Effect::Links { peers });
         }
+    }
+
+    /// Somebody new is to be linked with, or somebody is elsewhere.
+    pub(super) fn links_stale(&mut self) {
+        self.links.stale = true;
     }
 
     /// What is down is given up, whatever the storm gate holds back.
@@ -96,7 +104,7 @@ impl Brain {
     }
 
     pub(super) fn refute_when_known(&mut self) {
-        let Some(mut machine) = self.readings.machines.get(&self.me).cloned() else { return };
+        let Some(mut machine) = self.own_machine() else { return };
         if !self.knows_its_tasks() {
             return;
         }
@@ -104,6 +112,18 @@ impl Brain {
             machine.life = life;
             machine.life_since = self.now.wall;
             self.write_machine(machine);
+        }
+    }
+
+    /// Hands on a verdict, or what makes one void, that came by no frame. A frame is pushed by whomever it is news to;
+    /// what comes by anti-entropy is not, and then the accused would be the last to hear of what others
+    /// hold against it, and late to refute.
+    pub(super) fn pass_on(&mut self, owner: PeerId, key: &RecordKey, from: Option<PeerId>) {
+        let by_frame = from.is_some() && !self.syncing;
+        let Some(stored) = self.ledger.get(&owner, key).filter(|_| !by_frame).cloned() else { return };
+        let links = self.spread.links().filter(|peer| *peer != owner && Some(*peer) != from);
+        for peer in links.collect::<Vec<_>>() {
+            self.send(peer, Message::Told(vec![stored.clone()]));
         }
     }
 
@@ -121,6 +141,7 @@ impl Brain {
         self.machines_changed = true;
         self.stewards.members_changed();
         self.members_stale = true;
+        self.links.stale = true;
     }
 
     /// Who may speak to this peer, and where they are.

@@ -5,15 +5,23 @@
 //! has a file of its own; this one only holds them together.
 
 mod agenda;
+mod announce;
 mod auctioning;
+mod compare;
+mod explaining;
+mod isolation;
 mod later;
 mod machine;
 mod members;
+mod moving;
+mod offering;
 mod reading;
 mod recording;
 mod requests;
 mod spread;
 mod stewarding;
+mod tree;
+mod vitals;
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +41,7 @@ use crate::membership::{Membership, Tuning};
 use crate::plant::Plant;
 use crate::view::View;
 use crate::wire::Message;
+pub(crate) use explaining::Efforts;
 pub use requests::NAMESPACE;
 use writer::{Urgency, Writer};
 
@@ -113,10 +122,28 @@ const OPEN_DOCUMENTS_MAX: usize = 64;
 
 impl Brain {
     /// A brain with everything its disk remembers, and what it wants done first.
-    pub fn new(config: Config, restored: Restored, now: Now) -> (Self, Vec<Effect>) {
+    pub fn new(config: Config, mut restored: Restored, now: Now) -> (Self, Vec<Effect>) {
+        let last = last_own(&config.me, &restored);
+        let local = std::mem::take(&mut restored.local);
+        Self::start(config, last, local, now, |brain| brain.restore(restored))
+    }
+
+    /// Another peer's brain, whose disk remembers the same ledger as this brain holds: what both hold alike is held
+    /// once, until either changes it. So a thousand peers live in one process. `local`: what that disk holds beside.
+    pub fn beside(&self, config: Config, local: Vec<(String, Vec<u8>)>, now: Now) -> (Self, Vec<Effect>) {
+        let last = self.ledger.owner(&config.me).map_or(0, crate::ledger::replica::Owner::top);
+        Self::start(config, last, local, now, |brain| brain.read_beside(self))
+    }
+
+    fn start(
+        config: Config,
+        last: u64,
+        local: Vec<(String, Vec<u8>)>,
+        now: Now,
+        read: impl FnOnce(&mut Self),
+    ) -> (Self, Vec<Effect>) {
         let me = config.me;
-        let local: BTreeMap<String, Vec<u8>> = restored.local.iter().cloned().collect();
-        let last = last_own(&me, &restored);
+        let local: BTreeMap<String, Vec<u8>> = local.into_iter().collect();
         let tuning = Tuning { minority_hold_ms: config.minority_hold_ms, ..Tuning::default() };
         let members = Membership::new(me, tuning, local.get(members::REMEMBERED).map(Vec::as_slice), now);
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
@@ -149,7 +176,7 @@ impl Brain {
             planted: BTreeSet::new(),
             config,
         };
-        brain.restore(restored);
+        read(&mut brain);
         brain.ledger.restore_own(me, last);
         if last > 0 && brain.has_company() {
             brain.writer.doubt(now.ms + spread::DOUBT_MS);
@@ -167,6 +194,12 @@ impl Brain {
         self.now = Now { ms: now.ms.max(self.now.ms), wall: now.wall };
         if self.retired {
             return Vec::new();
+        }
+        if let Event::Received { from, message, .. } = &event
+            && !self.is_news(message)
+        {
+            self.received_again(*from, message);
+            return std::mem::take(&mut self.out);
         }
         match event {
             Event::Woke => {}
@@ -215,6 +248,7 @@ impl Brain {
             Some(self.spread.deadline()),
             self.bidder.deadline(),
             self.machine.deadline(),
+            self.isolation_deadline(),
             self.stewards.deadline(),
             self.requests.deadline(),
         ];
@@ -222,13 +256,24 @@ impl Brain {
     }
 
     /// Whether a message holds anything that is not known yet: asked before its signatures are
-    /// checked, for that is what costs. What is no news may be dropped, or handed in unverified.
+    /// checked, for that is what costs. What is no news is handed in unverified: it tells which links are of use.
     pub fn is_news(&self, message: &Message) -> bool {
         match message {
             Message::Frame(frame) => self.ledger.is_news(frame),
+            Message::Records(answer) => self.ledger.is_news_in(answer),
             Message::Vitals(all) => all.iter().any(|signed| self.is_newer(signed)),
             _ => true,
         }
+    }
+
+    /// How many standing links bring everything, and how many only numbers.
+    pub fn eager_and_lazy(&self) -> (usize, usize) {
+        (self.spread.tree.eager().count(), self.spread.tree.lazy().count())
+    }
+
+    /// The number through which this peer holds everything that `owner` wrote.
+    pub fn complete(&self, owner: &PeerId) -> u64 {
+        self.ledger.owner(owner).map_or(0, |held| held.complete)
     }
 
     /// Throws a switch of the simulator's, right after the brain was made.

@@ -11,11 +11,37 @@ use super::{Brain, Restored};
 use crate::effect::{Bad, StoreOp};
 use crate::ids::{AppId, ChangeId, ClaimId, ClusterId, PeerId};
 use crate::ledger::document::DocumentError;
-use crate::ledger::readings::{Admission, Departure, Image, Stewardship, Verdict};
+use crate::ledger::readings::{Admission, Departure, Image, Reading, Stewardship, Verdict};
 use crate::ledger::record::{Kind, RecordKey, Stored};
 use crate::ledger::{ChangeValue, Document, Edit};
-use crate::model::{Claim, Machine};
 use crate::wire::{decode, encode};
+
+/// What a record says, as it is read: nothing any more, the bytes that this peer is about to write, or
+/// a record with its reading.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Gone,
+    Own(&'a [u8]),
+    Stored(&'a Stored),
+}
+
+impl<'a> Value<'a> {
+    fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            Value::Gone => None,
+            Value::Own(bytes) => Some(bytes),
+            Value::Stored(stored) => stored.record.value.as_deref(),
+        }
+    }
+
+    fn reading(self, kind: Kind) -> Reading {
+        match self {
+            Value::Gone => Reading::Gone,
+            Value::Own(bytes) => Reading::of_value(kind, bytes),
+            Value::Stored(stored) => stored.reading().clone(),
+        }
+    }
+}
 
 /// The app that a change record's value belongs to.
 pub(super) fn app_of_change(value: &[u8]) -> Option<AppId> {
@@ -59,10 +85,39 @@ impl Brain {
         records.sort_by_key(|one| (one.record.key.kind != Kind::MACHINE, one.record.key.kind != Kind::CHANGE));
         self.buried(&records);
         for one in records {
-            self.read(one.record.owner, &one.record.key, one.record.value.as_deref(), None);
+            self.read(one.record.owner, &one.record.key, Value::Stored(&one), None);
         }
         self.documents.values_mut().for_each(Document::close);
         self.open.clear();
+    }
+
+    /// Takes over what another brain has read of the same ledger: only what a peer holds of the others, alive or
+    /// down, is its own to find out.
+    pub(super) fn read_beside(&mut self, other: &Brain) {
+        self.ledger = other.ledger.clone();
+        self.readings = other.readings.clone();
+        self.documents = other.documents.clone();
+        self.documents.values_mut().for_each(Document::close);
+        self.touched.extend(self.documents.keys().cloned());
+        for peer in self.readings.machines.keys().copied().collect::<Vec<_>>() {
+            self.member_read(peer);
+        }
+        for peer in self.readings.departed.keys() {
+            self.members.depart(self.now, peer);
+        }
+        let records = self.ledger.owners().filter(|owner| owner.admitted).flat_map(|owner| owner.records());
+        let (mut dead, mut verdicts) = (Vec::new(), Vec::new());
+        for one in records {
+            if one.record.value.is_none() {
+                dead.push(one.clone());
+            } else if one.record.key.kind == Kind::VERDICT {
+                verdicts.push(one.clone());
+            }
+        }
+        self.buried(&dead);
+        for one in verdicts {
+            self.read(one.record.owner, &one.record.key, Value::Stored(&one), None);
+        }
     }
 
     /// Reads an admission that was stored or handed over at `hello`; `true` where it now counts.
@@ -77,7 +132,7 @@ impl Brain {
             self.store.push(StoreOp::Put(one.clone()));
         }
         self.ledger.admit(admission.peer);
-        self.readings.admissions.entry(admission.peer).or_insert((one.record.owner, admission));
+        self.readings.admission(one.record.owner, admission);
         true
     }
 
@@ -108,43 +163,62 @@ impl Brain {
         };
         self.write(Kind::ADMISSION, &self.me.hex(), Some(encode(&admission)), Urgency::Now);
         self.ledger.admit(self.me);
-        self.readings.admissions.insert(self.me, (self.me, admission));
+        self.readings.admission(self.me, admission);
     }
 
-    /// Reads one record of an admitted owner; no value: it is gone.
-    pub(super) fn read(&mut self, owner: PeerId, key: &RecordKey, value: Option<&[u8]>, from: Option<PeerId>) {
+    /// Reads one record of an admitted owner.
+    pub(super) fn read(&mut self, owner: PeerId, key: &RecordKey, value: Value<'_>, from: Option<PeerId>) {
         match key.kind {
-            Kind::MACHINE => {
-                if let Some(machine) = self.typed::<Machine>(owner, value) {
-                    self.readings.machines.insert(owner, machine);
+            Kind::MACHINE => match value.reading(Kind::MACHINE) {
+                Reading::Machine(machine) => {
+                    let is_relief = self.members.is_relief(&owner, machine.life);
+                    self.readings.machine(owner, machine);
                     self.member_read(owner);
                     self.stewards.room_may_be_free();
+                    if is_relief {
+                        self.pass_on(owner, key, from);
+                    }
                 }
-            }
+                Reading::Gone => {}
+                _ => self.report(Some(owner), Bad::Unreadable),
+            },
             Kind::CLAIM => self.read_claim(owner, &key.id, value),
             Kind::VERDICT => {
-                if let Some(verdict) = self.typed::<Verdict>(owner, value) {
+                if let Some(verdict) = self.typed::<Verdict>(owner, value.bytes()) {
+                    let is_charge = self.members.is_charge(&verdict.subject, verdict.life);
                     self.members.verdict(self.now, &owner, &verdict.subject, verdict.life);
-                }
-            }
-            Kind::CHANGE => self.read_change(owner, key, value),
-            Kind::STEWARDSHIP => self.read_stewardship(owner, value),
-            Kind::ADMISSION => self.read_admission(owner, value, from),
-            Kind::DEPARTURE => {
-                if let Some(departure) = self.typed::<Departure>(owner, value) {
-                    self.members.depart(self.now, &departure.peer);
-                    self.readings.departed.insert(departure.peer);
-                    if departure.peer == self.me {
-                        self.stop_everything();
+                    if is_charge {
+                        self.pass_on(owner, key, from);
                     }
-                    self.members_stale = true;
-                    self.machines_changed = true;
                 }
             }
-            Kind::IMAGE => self.read_image(owner, &key.id, value),
+            Kind::CHANGE => self.read_change(owner, key, value.bytes()),
+            Kind::STEWARDSHIP => self.read_stewardship(owner, value.bytes()),
+            Kind::ADMISSION => self.read_admission(owner, value.bytes(), from),
+            Kind::DEPARTURE => self.read_departure(owner, value.bytes()),
+            Kind::IMAGE => self.read_image(owner, &key.id, value.bytes()),
             // Kinds of later versions are kept and forwarded, and mean nothing here.
             _ => {}
         }
+    }
+
+    /// A peer is no member any more; of a stolen key nothing above the number that is named counts.
+    fn read_departure(&mut self, owner: PeerId, value: Option<&[u8]>) {
+        let Some(departure) = self.typed::<Departure>(owner, value) else { return };
+        let peer = departure.peer;
+        self.members.depart(self.now, &peer);
+        if let Some(last) = self.readings.departure(&departure) {
+            for key in self.ledger.cut(&peer, last) {
+                self.store.push(StoreOp::Delete { owner: peer, key: key.clone() });
+                self.read(peer, &key, Value::Gone, None);
+            }
+            self.store.extend(self.ledger.numbers(&peer));
+        }
+        if peer == self.me {
+            self.stop_everything();
+        }
+        self.members_stale = true;
+        self.machines_changed = true;
     }
 
     /// A value as its kind's type; unreadable ones are counted.
@@ -156,15 +230,12 @@ impl Brain {
         read.ok()
     }
 
-    fn read_claim(&mut self, owner: PeerId, id: &str, value: Option<&[u8]>) {
+    fn read_claim(&mut self, owner: PeerId, id: &str, value: Value<'_>) {
         let Some(id) = ClaimId::from_hex(id) else { return self.report(Some(owner), Bad::Unreadable) };
-        let claim = match value {
-            None => None,
-            Some(_) => match self.typed::<Claim>(owner, value) {
-                Some(claim) if claim.id == id => Some(Arc::new(claim)),
-                Some(_) => return self.report(Some(owner), Bad::Unreadable),
-                None => return,
-            },
+        let claim = match value.reading(Kind::CLAIM) {
+            Reading::Gone => None,
+            Reading::Claim(claim) if claim.id == id => Some(claim),
+            _ => return self.report(Some(owner), Bad::Unreadable),
         };
         let frees = claim.as_ref().is_none_or(|claim| claim.state.has_ended());
         if let Some(app) = self.readings.claim(self.now.ms, owner, id, claim) {
@@ -178,10 +249,9 @@ impl Brain {
     fn read_change(&mut self, owner: PeerId, key: &RecordKey, value: Option<&[u8]>) {
         let Some(change) = self.typed::<ChangeValue>(owner, value) else { return };
         let known = self.readings.changes.entry(change.app.clone()).or_default();
-        if known.iter().any(|(by, held)| *by == owner && held == key) {
+        if !known.insert((owner, key.clone())) {
             return;
         }
-        known.push((owner, key.clone()));
         match self.document(&change.app).apply(&change.bytes) {
             Ok(true) => {
                 if self.syncing {
@@ -214,11 +284,12 @@ impl Brain {
             return self.report(Some(owner), Bad::Unadmitted);
         }
         let peer = admission.peer;
-        self.readings.admissions.entry(peer).or_insert((owner, admission));
+        self.readings.admission(owner, admission);
+        self.links_stale();
         if self.ledger.admit(peer) {
             self.members_stale = true;
             // Records of the newcomer may have been refused a moment ago.
-            from.into_iter().for_each(|from| self.spread.compare_with(from));
+            from.into_iter().for_each(|from| self.spread.comparing.with(from));
         }
     }
 
@@ -260,7 +331,7 @@ impl Brain {
         };
         let value = ChangeValue { app: app.clone(), bytes, author: author.into(), summary };
         let key = RecordKey { kind: Kind::CHANGE, id: change.hex().into() };
-        self.readings.changes.entry(app.clone()).or_default().push((me, key.clone()));
+        self.readings.changes.entry(app.clone()).or_default().insert((me, key.clone()));
         self.write(Kind::CHANGE, &key.id, Some(encode(&value)), urgency);
         self.look_at(app.clone());
         true

@@ -58,7 +58,7 @@ impl Brain {
                     count: waiting.count,
                     need: wanted.need(),
                     priority: wanted.priority,
-                    oldest: waiting.oldest,
+                    rank: waiting.rank,
                     reasons: waiting.reasons.clone(),
                 })
             })

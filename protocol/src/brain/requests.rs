@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Brain;
 use super::machine::HOST_IMAGE;
+use super::reading::Value;
 use super::writer::Urgency;
 use crate::effect::{Effect, Local, Refusal, Reply};
 use crate::event::{Description, Request};
@@ -91,8 +92,13 @@ impl Brain {
                 self.reply_when_durable(id, Reply::Done);
                 Ok(())
             }
-            Request::Depart { peer, force } => self.depart(id, peer, force),
+            Request::Depart { peer, force, last } => self.depart(id, peer, force, last),
             Request::Drain { on } => self.drain(id, on),
+            Request::Relocate(all) => {
+                self.relocate(all);
+                self.reply_when_durable(id, Reply::Done);
+                Ok(())
+            }
             Request::EndTasks => {
                 self.end_tasks();
                 self.reply_when_durable(id, Reply::Done);
@@ -114,7 +120,7 @@ impl Brain {
             }
             Request::Describe(description) => self.describe(id, description),
             Request::Restarting { until } => {
-                if let Some(mut machine) = self.readings.machines.get(&self.me).cloned() {
+                if let Some(mut machine) = self.own_machine() {
                     machine.restarting_until = Some(until);
                     self.write_machine(machine);
                 }
@@ -206,8 +212,8 @@ impl Brain {
 
     fn roll_back(&mut self, request: u64, change: ChangeId, author: &str, name: &str, to: &str) -> Result<(), Refusal> {
         let app = self.app_named(name).cloned().ok_or_else(|| Refusal::NotFound(format!("app {name}")))?;
-        let changes = self.readings.changes.get(&app).map_or(&[][..], Vec::as_slice);
-        let mut meant = changes.iter().filter(|(_, key)| key.id.starts_with(to));
+        let changes = self.readings.changes.get(&app).into_iter().flatten();
+        let mut meant = changes.filter(|(_, key)| key.id.starts_with(to));
         let (owner, key) = match (meant.next(), meant.next()) {
             (Some(found), None) => found.clone(),
             (None, _) => return Err(Refusal::NotFound(format!("revision {to} of app {name}"))),
@@ -221,7 +227,7 @@ impl Brain {
         self.change(request, change, author, app, &Edit::Spec(spec), "rolled back")
     }
 
-    fn depart(&mut self, request: u64, peer: PeerId, force: bool) -> Result<(), Refusal> {
+    fn depart(&mut self, request: u64, peer: PeerId, force: bool, last: Option<u64>) -> Result<(), Refusal> {
         let name = self.machine_name(&peer);
         if peer == self.me {
             return Err(Refusal::Invalid(format!("{name} cannot remove itself: ask another machine")));
@@ -229,7 +235,7 @@ impl Brain {
         if !force && self.members.state(&peer) <= State::Suspect {
             return Err(Refusal::Denied(format!("{name} is up: drain it and stop its peer first, or force it")));
         }
-        let value = encode(&Departure { peer, last: None });
+        let value = encode(&Departure { peer, last });
         self.read_own(Kind::DEPARTURE, &peer.hex(), Some(&value));
         self.write(Kind::DEPARTURE, &peer.hex(), Some(value), Urgency::Now);
         self.note("left", name.clone(), format!("machine {name} is a member no more"));
@@ -313,7 +319,7 @@ impl Brain {
     fn copy_holders(&mut self) -> Vec<PeerId> {
         let away = |peer: &PeerId| self.readings.machines.get(peer).is_some_and(|m| m.restarting_until.is_some());
         let alive = |peer: &PeerId| *peer != self.me && self.members.state(peer) == State::Alive && !away(peer);
-        let mut peers: Vec<PeerId> = self.spread.links().iter().copied().filter(alive).collect();
+        let mut peers: Vec<PeerId> = self.spread.links().filter(alive).collect();
         if peers.len() < COPIES {
             peers = self.members.live().filter(|peer| alive(peer)).collect();
         }
@@ -340,12 +346,12 @@ impl Brain {
             return;
         }
         copying.sent_all.push(from);
-        let changes = self.readings.changes.get(&copying.app).map_or(&[][..], Vec::as_slice);
+        let changes = self.readings.changes.get(&copying.app).into_iter().flatten();
         let records: Vec<Arc<Stored>> =
-            changes.iter().filter_map(|(owner, key)| self.ledger.get(owner, key)).cloned().collect();
+            changes.filter_map(|(owner, key)| self.ledger.get(owner, key)).cloned().collect();
         if records.iter().map(|one| one.record.size()).sum::<usize>() > COPY_BYTES_MAX {
             // Too long a history for one message: anti-entropy brings it.
-            return self.spread.compare_with(from);
+            return self.spread.comparing.with(from);
         }
         self.send(from, Message::Keep { token, records });
     }
@@ -367,7 +373,7 @@ impl Brain {
     }
 
     fn drain(&mut self, request: u64, on: bool) -> Result<(), Refusal> {
-        let Some(mut machine) = self.readings.machines.get(&self.me).cloned() else {
+        let Some(mut machine) = self.own_machine() else {
             return Err(Refusal::Invalid("this machine has not described itself yet".into()));
         };
         if machine.draining != on {
@@ -379,7 +385,7 @@ impl Brain {
     }
 
     fn describe(&mut self, request: u64, description: Description) -> Result<(), Refusal> {
-        let held = self.readings.machines.get(&self.me);
+        let held = self.readings.machines.get(&self.me).map(Arc::as_ref);
         let machine = Machine {
             name: description.name,
             addresses: description.addresses,
@@ -402,6 +408,11 @@ impl Brain {
         Ok(())
     }
 
+    /// What this machine says of itself, to be changed and written anew.
+    pub(super) fn own_machine(&self) -> Option<Machine> {
+        self.readings.machines.get(&self.me).map(|machine| Machine::clone(machine))
+    }
+
     pub(super) fn write_machine(&mut self, machine: Machine) {
         let value = encode(&machine);
         self.take_description(&machine);
@@ -412,7 +423,7 @@ impl Brain {
     /// An own record is read as it is written, before it is durable.
     pub(super) fn read_own(&mut self, kind: Kind, id: &str, value: Option<&[u8]>) {
         let key = crate::ledger::record::RecordKey { kind, id: id.into() };
-        self.read(self.me, &key, value, None);
+        self.read(self.me, &key, value.map_or(Value::Gone, Value::Own), None);
     }
 
     fn invite(

@@ -1,19 +1,23 @@
 //! The steward at work: which apps are this peer's to look after, and what it does for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use super::agenda::Agenda;
+use super::moving::Order;
+use crate::effect::Effect;
 use crate::event::Now;
 use crate::ids::{AppId, BidId, ClaimId, PeerId, rendezvous};
 use crate::ledger::readings::{Slots, Stewardship};
 use crate::market::auction::{Auction, Outstanding};
+use crate::market::rank::Rank;
+use crate::market::reasons::Answers;
 use crate::market::wire::Release;
 use crate::membership::Loss;
-use crate::model::{AppSpec, Outcome};
+use crate::model::{AppSpec, Claim, Outcome};
 use crate::plant::Plant;
 use crate::steward::reconcile::{Plan, Sight, reconcile};
 use crate::wire::{Message, StopReason};
@@ -32,8 +36,8 @@ const DOUBT_MS: u64 = 1_000;
 const FORMER_MAX: usize = 8;
 /// Every app is looked at this often in any case, ms.
 const SWEEP_MS: u64 = 30_000;
-/// A machine that was asked to end a claim is asked again after this, ms.
-const STOP_AGAIN_MS: u64 = 2_000;
+/// A machine that was asked to end a claim, or to start it, is asked again after this, ms.
+const TELL_AGAIN_MS: u64 = 2_000;
 /// Outcomes of one app are written at most this often, ms.
 const OUTCOMES_MS: u64 = 1_000;
 /// The most slots in one auction.
@@ -66,11 +70,16 @@ pub(crate) struct Stewards {
 /// One app under this peer's care.
 #[derive(Debug, Default)]
 pub(super) struct Tended {
-    settle_until: Option<u64>,
+    pub(super) settle_until: Option<u64>,
     looked_ms: u64,
     /// What did not fit, by service.
     pub(super) waiting: BTreeMap<String, Waiting>,
-    stops: BTreeMap<ClaimId, u64>,
+    /// What the machines said in the last auction that left something of a service waiting.
+    pub(super) answers: BTreeMap<String, Answers>,
+    /// Tasks that are to be moved, one after the other.
+    pub(super) orders: VecDeque<Order>,
+    /// What was said of claims lately, and when it may be said again: monotonic, ms. `true`: that it may start.
+    told: BTreeMap<(ClaimId, bool), u64>,
     outcomes_ms: u64,
     pub(super) record: Option<Stewardship>,
     pub(super) record_ms: u64,
@@ -82,13 +91,13 @@ pub(super) struct Tended {
 
 /// What of one service fits nowhere.
 #[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) count: u32,
-    pub(super) tries: u32,
-    pub(super) again_ms: u64,
-    /// Wall clock, ms.
-    pub(super) oldest: u64,
-    pub(super) reasons: Vec<String>,
+pub(crate) struct Waiting {
+    pub(crate) count: u32,
+    pub(crate) tries: u32,
+    pub(crate) again_ms: u64,
+    /// Its place among what waits.
+    pub(crate) rank: Rank,
+    pub(crate) reasons: Vec<String>,
 }
 
 impl Stewards {
@@ -145,10 +154,12 @@ impl Stewards {
 impl Brain {
     pub(super) fn steward_turn(&mut self) {
         if self.stewards.eligible_stale || self.stewards.eligible_until <= self.now.ms {
-            self.find_eligible();
-            let apps: Vec<AppId> = self.documents.keys().filter(|app| !self.touched.contains(*app)).cloned().collect();
-            for app in apps {
-                self.settle_rank(&app, true);
+            if self.find_eligible() {
+                let apps: Vec<AppId> =
+                    self.documents.keys().filter(|app| !self.touched.contains(*app)).cloned().collect();
+                for app in apps {
+                    self.settle_rank(&app, true);
+                }
             }
             // A machine that came, went or was given up changes what is to be done.
             self.stewards.look_at_all_by(self.now.ms);
@@ -177,15 +188,20 @@ impl Brain {
     /// Room may be free: some of what waits for it need not wait out its time.
     fn try_again_soon(&mut self) {
         let now = self.now.ms;
-        let waits = self.stewards.tended.iter_mut().filter(|(_, tended)| !tended.waiting.is_empty());
-        for (app, tended) in waits.take(16) {
+        let waits = self.stewards.tended.iter_mut().filter_map(|(app, tended)| {
+            let first = tended.waiting.values().map(|waiting| waiting.rank).min()?;
+            Some((first, app, tended))
+        });
+        let mut waits: Vec<_> = waits.collect();
+        waits.sort_by_key(|(rank, ..)| *rank);
+        for (_, app, tended) in waits.into_iter().take(16) {
             tended.waiting.values_mut().for_each(|waiting| waiting.again_ms = now.max(waiting.again_ms.min(now + 100)));
             self.stewards.agenda.look_by(app, now);
         }
     }
 
-    /// Peers whose present life is a minute old; where there are none, all that live.
-    fn find_eligible(&mut self) {
+    /// Peers whose present life is a minute old; where there are none, all that live. Whether they are others now.
+    fn find_eligible(&mut self) -> bool {
         let mut young_ms = u64::MAX;
         let mut mature = Vec::new();
         let mut all = Vec::new();
@@ -195,15 +211,19 @@ impl Brain {
             if machine.draining || machine.restarting_until.is_some() {
                 continue;
             }
-            // By the machine's own clock, for ours may show anything: two peers have to agree on this.
-            let at = match self.readings.vitals.get(&peer) {
-                _ if peer == self.me => Some(self.now.wall),
-                heard => heard.map(|heard| heard.wall(self.now.ms)),
-            };
-            match at.map(|at| at.saturating_sub(machine.life_since)) {
-                Some(age) if age >= MATURE_MS => mature.push((peer, peer.ring())),
-                Some(age) => young_ms = young_ms.min(MATURE_MS - age),
-                None => young_ms = young_ms.min(UNHEARD_MS),
+            // By the machine's own clock, for ours may show anything: two peers have to agree on this. Before
+            // its vitals have come ours has to do, or whoever has just started would hold itself for the only
+            // steward; and then another look is due.
+            let heard = self.readings.vitals.get(&peer).filter(|_| peer != self.me);
+            let wall = heard.map_or(self.now.wall, |heard| heard.wall(self.now.ms));
+            if heard.is_none() && peer != self.me {
+                young_ms = young_ms.min(UNHEARD_MS);
+            }
+            let age = wall.saturating_sub(machine.life_since);
+            if age >= MATURE_MS {
+                mature.push((peer, peer.ring()));
+            } else {
+                young_ms = young_ms.min(MATURE_MS - age);
             }
             all.push((peer, peer.ring()));
         }
@@ -213,13 +233,15 @@ impl Brain {
         let eligible = if mature.is_empty() { all } else { mature };
         let now = self.now.ms;
         self.stewards.former.retain(|(until_ms, _)| *until_ms > now);
-        if eligible != self.stewards.eligible {
+        let changed = eligible != self.stewards.eligible;
+        if changed {
             let before = std::mem::replace(&mut self.stewards.eligible, eligible);
             self.stewards.former.truncate(FORMER_MAX - 1);
             self.stewards.former.insert(0, (now + DOUBT_MS, before));
         }
         self.stewards.eligible_stale = false;
         self.stewards.eligible_until = self.now.ms + young_ms.min(MATURE_MS);
+        changed
     }
 
     /// The steward of an app: the heaviest of the eligible.
@@ -256,7 +278,7 @@ impl Brain {
                 let at = (self.rng.next_u64() % others.len() as u64) as usize;
                 others.swap_remove(at);
             }
-            others.into_iter().for_each(|peer| self.spread.compare_with(peer));
+            others.into_iter().for_each(|peer| self.spread.comparing.with(peer));
         } else if self.is_in_doubt(app) {
             tended.settle_until = Some(now + DOUBT_MS);
         }
@@ -311,14 +333,16 @@ impl Brain {
             restarts.extend(plan.restarts.iter().map(|(slot, count)| (format!("{name}.{slot}"), *count)));
             self.carry_out(app, &spec, &name, plan);
         }
+        self.move_on(app, &spec);
         self.tell_overlap(app, overlaps);
         if let Some(tended) = self.stewards.tended.get_mut(app) {
             tended.held = held;
+            tended.answers.retain(|service, _| tended.waiting.contains_key(service));
         }
         self.write_stewardship(app, &spec, restarts);
     }
 
-    fn plan(&self, app: &AppId, spec: &AppSpec, service: &str) -> Plan {
+    pub(super) fn plan(&self, app: &AppId, spec: &AppSpec, service: &str) -> Plan {
         static NONE: Slots = Slots::new();
         static NO_OUTCOMES: BTreeMap<String, Outcome> = BTreeMap::new();
         let claims = self.readings.slots(app, service).unwrap_or(&NONE);
@@ -340,7 +364,10 @@ impl Brain {
             if why == StopReason::Duplicate && self.has(Plant::KeepDuplicates) {
                 continue;
             }
-            self.ask_to_stop(app, owner, claim, why);
+            self.tell(app, owner, claim, Message::Stop { claim, app: app.clone(), why });
+        }
+        for (owner, claim) in plan.go {
+            self.tell(app, owner, claim, Message::Go { claim, app: app.clone() });
         }
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
         let agenda = &mut self.stewards.agenda;
@@ -370,21 +397,24 @@ impl Brain {
             && !missing.is_empty()
         {
             missing.truncate(SLOTS_MAX);
-            self.call_for_bids(app, service, wanted, missing, spec.single_run);
+            self.call_for_bids(app, service, wanted, missing, plan.together, spec.single_run);
         }
     }
 
-    fn ask_to_stop(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, why: StopReason) {
+    /// Says something about a claim to its machine, and again while it seems not to have been heard.
+    fn tell(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, message: Message) {
         let now = self.now.ms;
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
-        tended.stops.retain(|_, again| *again > now);
-        let again = now + STOP_AGAIN_MS;
+        tended.told.retain(|_, again| *again > now);
+        let again = now + TELL_AGAIN_MS;
         self.stewards.agenda.look_by(app, again);
-        if tended.stops.contains_key(&claim) {
+        let key = (claim, matches!(message, Message::Go { .. }));
+        if tended.told.contains_key(&key) {
             return;
         }
-        tended.stops.insert(claim, again);
-        self.send(owner, Message::Stop { claim, app: app.clone(), why });
+        tended.told.insert(key, again);
+        // Of what was seen to be accepted this machine's own part may not be durable yet.
+        self.hold(Effect::Send { to: owner, message });
     }
 }
 
@@ -397,6 +427,10 @@ fn heaviest(eligible: &[(PeerId, u64)], app: &AppId) -> Option<PeerId> {
 impl Sight for Brain {
     fn loss(&self, machine: &PeerId, lost_after_ms: u64) -> Loss {
         self.members.loss(self.now, machine, lost_after_ms)
+    }
+
+    fn gives_way(&self, claim: &Claim) -> bool {
+        self.is_moving(&claim.task.app, &claim.id)
     }
 
     fn draining(&self, machine: &PeerId) -> bool {

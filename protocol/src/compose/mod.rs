@@ -9,6 +9,7 @@
 
 mod devices;
 mod environment;
+mod extension;
 mod parse;
 mod placement;
 mod ports;

@@ -1,28 +1,67 @@
 //! Where tasks may run: `deploy.placement`.
 
 use super::parse::{Reader, join};
+use super::quantity::shown;
 use super::tree::{Node, Value};
-use super::{CONSTRAINTS_MAX, support};
+use super::{CONSTRAINTS_MAX, REPLICAS_MAX, support};
 use crate::market::constraint::Constraint;
+use crate::model::ServiceSpec;
+use crate::model::placement::ENTRIES_MAX;
 
-/// Reads `constraints`.
-pub fn constraints(reader: &mut Reader, node: Node, path: &str) -> Vec<Constraint> {
-    let Some(mut level) = reader.level(node, path, &support::PLACEMENT) else { return Vec::new() };
-    let Some(entry) = level.remove("constraints") else { return Vec::new() };
-    let path = join(path, "constraints");
-    let place = entry.value.place;
-    let items = match entry.value.value {
-        Value::List(items) => items,
+const LABELS: &str = "node.labels.";
+
+/// Reads `constraints`, `preferences` and `max_replicas_per_node`.
+pub fn read(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSpec) {
+    let Some(mut level) = reader.level(node, path, &support::PLACEMENT) else { return };
+    if let Some(entry) = level.remove("constraints") {
+        let path = join(path, "constraints");
+        let read = |text: &str| text.parse::<Constraint>().map_err(|error| error.to_string());
+        let items = items(reader, entry.value, &path, CONSTRAINTS_MAX);
+        service.constraints = items.iter().filter_map(|item| reader.value(item, &path, read)).collect();
+    }
+    if let Some(entry) = level.remove("preferences") {
+        let path = join(path, "preferences");
+        for item in items(reader, entry.value, &path, ENTRIES_MAX) {
+            let place = item.place;
+            let Some(mut level) = reader.level(item, &path, &support::PREFERENCE) else { continue };
+            let Some(spread) = level.remove("spread") else {
+                reader.wrong(place, &path, "a preference says what to spread over: spread: node.labels.NAME");
+                continue;
+            };
+            let label = reader.value(&spread.value, &join(&path, "spread"), label);
+            service.placement.spread.extend(label);
+        }
+    }
+    if let Some(entry) = level.remove("max_replicas_per_node") {
+        let read = |text: &str| match text.parse::<u32>() {
+            Ok(most) if most <= REPLICAS_MAX => Ok(most),
+            _ => Err(format!("'{}' is no number of replicas from 0 (any) to {REPLICAS_MAX}", shown(text))),
+        };
+        let most = reader.value(&entry.value, &join(path, "max_replicas_per_node"), read);
+        service.placement.max_per_machine = most.unwrap_or(0);
+    }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    match text.strip_prefix(LABELS) {
+        Some(label) if !label.is_empty() => Ok(label.to_string()),
+        _ => Err(format!("'{}' cannot be spread over: write node.labels.NAME", shown(text))),
+    }
+}
+
+/// The items of a list that is not too long.
+pub fn items(reader: &mut Reader, node: Node, path: &str, most: usize) -> Vec<Node> {
+    let place = node.place;
+    match node.value {
+        Value::List(items) if items.len() <= most => items,
+        Value::List(_) => {
+            reader.wrong(place, path, format!("at most {most} entries are allowed here"));
+            Vec::new()
+        }
         Value::Null => Vec::new(),
         other => {
-            reader.wrong(place, &path, format!("a list is expected here, not {}", other.kind()));
-            return Vec::new();
+            reader.wrong(place, path, format!("a list is expected here, not {}", other.kind()));
+            Vec::new()
         }
-    };
-    if items.len() > CONSTRAINTS_MAX {
-        reader.wrong(place, &path, format!("a service has at most {CONSTRAINTS_MAX} constraints"));
-        return Vec::new();
     }
-    let read = |text: &str| text.parse::<Constraint>().map_err(|error| error.to_string());
-    items.iter().filter_map(|item| reader.value(item, &path, read)).collect()
 }

@@ -3,7 +3,7 @@
 use super::parse::{Reader, join};
 use super::quantity::{self, shown};
 use super::tree::{Node, Place, Value};
-use super::{REPLICAS_MAX, devices, environment, placement, ports, support, words};
+use super::{REPLICAS_MAX, devices, environment, extension, placement, ports, support, words};
 use crate::model::resources::{CPU_MILLIS, MEMORY_BYTES};
 use crate::model::{PortSpec, Resources, Restart, ServiceSpec};
 
@@ -41,6 +41,12 @@ pub fn read(reader: &mut Reader, node: Node, at: Place, path: &str) -> Option<Se
     }
     if let Some(entry) = level.remove("deploy") {
         deploy(reader, entry.value, &join(path, "deploy"), &mut service);
+    }
+    if let Some(entry) = level.remove("x-rialto") {
+        extension::read(reader, entry.value, &join(path, "x-rialto"), &mut service);
+    }
+    if let Some((field, message)) = service.placement_fault() {
+        reader.wrong(at, &join(path, field), message);
     }
     Some(service)
 }
@@ -111,7 +117,7 @@ fn deploy(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSpec
         service.replicas = reader.value(&entry.value, &join(path, "replicas"), read).unwrap_or(1);
     }
     if let Some(entry) = level.remove("placement") {
-        service.constraints = placement::constraints(reader, entry.value, &join(path, "placement"));
+        placement::read(reader, entry.value, &join(path, "placement"), service);
     }
     let Some(entry) = level.remove("resources") else { return };
     let path = join(path, "resources");

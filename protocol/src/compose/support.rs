@@ -18,7 +18,7 @@ pub const TOP: Level = Level {
 
 pub const SERVICE: Level = Level {
     name: "a service",
-    honoured: &["image", "command", "environment", "deploy", "restart", "ports"],
+    honoured: &["image", "command", "environment", "deploy", "restart", "ports", "x-rialto"],
     compose: &[
         "annotations",
         "attach",
@@ -115,8 +115,19 @@ pub const DEPLOY: Level = Level {
     compose: &["endpoint_mode", "labels", "mode", "restart_policy", "rollback_config", "update_config"],
 };
 
-pub const PLACEMENT: Level =
-    Level { name: "deploy.placement", honoured: &["constraints"], compose: &["preferences", "max_replicas_per_node"] };
+pub const PLACEMENT: Level = Level {
+    name: "deploy.placement",
+    honoured: &["constraints", "preferences", "max_replicas_per_node"],
+    compose: &[],
+};
+
+pub const PREFERENCE: Level = Level { name: "a preference", honoured: &["spread"], compose: &[] };
+
+pub const EXTENSION: Level = Level {
+    name: "x-rialto",
+    honoured: &["priority", "gang", "apart_from", "on_heal", "lost_after", "stop_when_isolated"],
+    compose: &[],
+};
 
 pub const RESOURCES: Level = Level { name: "deploy.resources", honoured: &["limits", "reservations"], compose: &[] };
 

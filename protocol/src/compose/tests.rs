@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::resources::{CPU_MILLIS, MEMORY_BYTES};
-use crate::model::{PortSpec, Restart, ServiceSpec};
+use crate::model::{OnHeal, PortSpec, Restart, ServiceSpec};
 
 const WHOLE: &str = r#"
 name: shop
@@ -113,6 +113,20 @@ fn constraints_are_read() {
 }
 
 #[test]
+fn places_and_orders_are_read() {
+    let web = service(
+        "deploy: {placement: {preferences: [{spread: node.labels.zone}, {spread: node.labels.rack}], max_replicas_per_node: 2}}\nx-rialto: {priority: -5, gang: true, apart_from: [db, bank/db], on_heal: keep_replacement, lost_after: 500ms, stop_when_isolated: 10m}",
+    );
+    assert_eq!(web.placement.spread, ["zone", "rack"]);
+    assert_eq!(
+        (web.placement.max_per_machine, &web.placement.apart_from[..]),
+        (2, &["db".into(), "bank/db".into()][..])
+    );
+    assert_eq!((web.priority, web.gang, web.on_heal), (-5, true, OnHeal::KeepReplacement));
+    assert_eq!((web.lost_after_ms, web.stop_when_isolated_ms), (Some(500), Some(600_000)));
+}
+
+#[test]
 fn the_examples_are_read() {
     let examples =
         [include_str!("../../../examples/web/compose.yaml"), include_str!("../../../examples/hello/compose.yaml")];
@@ -188,7 +202,15 @@ fn mistakes_are_told_with_their_place_and_a_way_out() {
     );
     insta::assert_snapshot!(
         "placement",
-        service("deploy: {placement: {constraints: [node.role == manager, node.labels.a, [x]], preferences: []}}")
+        service(
+            "deploy: {placement: {constraints: [node.role == manager, node.labels.a, [x]], preferences: [{spread: zone}, {}], max_replicas_per_node: -1}}"
+        )
+    );
+    insta::assert_snapshot!(
+        "extension",
+        service(
+            "x-rialto: {priority: high, gang: 1, apart_from: [a/b/c], on_heal: both, lost_after: 5, stop_when_isolated: 40d, gangs: true}"
+        )
     );
     insta::assert_snapshot!(
         "resources",

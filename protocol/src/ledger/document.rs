@@ -3,7 +3,7 @@
 //! A document begins with a genesis change that everyone computes from its name, so that nobody's
 //! first edit hides another's. Its changes travel as records of the peers at which they were made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use automerge::transaction::{CommitOptions, Transactable};
@@ -31,7 +31,7 @@ pub struct ChangeValue {
 const CONFLICTS_MAX: usize = 100;
 
 /// One app's document and what it reads as.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Document {
     pub app: AppId,
     /// The last good reading.
@@ -43,9 +43,11 @@ pub struct Document {
     /// same value, and the others are not hidden.
     pub conflicts: Vec<String>,
     /// Changes applied, in order; with the genesis they are the document.
-    changes: Vec<Vec<u8>>,
+    changes: Vec<Arc<[u8]>>,
     /// Changes that wait for one they depend on.
     waiting: Vec<Vec<u8>>,
+    /// The hashes of both.
+    held: BTreeSet<[u8; 32]>,
     /// Not kept for long: an open document is twenty times its bytes.
     open: Option<Automerge>,
 }
@@ -89,6 +91,7 @@ impl Document {
             conflicts: Vec::new(),
             changes: Vec::new(),
             waiting: Vec::new(),
+            held: BTreeSet::new(),
             open: None,
         }
     }
@@ -114,7 +117,8 @@ impl Document {
         let bytes = change.map(|change| change.raw_bytes().to_vec());
         debug_assert!(result.is_ok(), "our own edits fit our own documents: {result:?}");
         if let Some(bytes) = &bytes {
-            self.changes.push(bytes.clone());
+            self.held.insert(*blake3::hash(bytes).as_bytes());
+            self.changes.push(bytes.as_slice().into());
             self.read(&doc);
         }
         self.open = Some(doc);
@@ -124,10 +128,12 @@ impl Document {
     /// Takes a change of anybody's; `true` where the document reads differently afterwards. A
     /// change that depends on one that is missing waits.
     pub fn apply(&mut self, bytes: &[u8]) -> Result<bool, DocumentError> {
-        if self.changes.iter().chain(&self.waiting).any(|held| held == bytes) {
+        let hash = *blake3::hash(bytes).as_bytes();
+        if self.held.contains(&hash) {
             return Ok(false);
         }
         Change::from_bytes(bytes.to_vec()).map_err(|error| DocumentError::Unreadable(error.to_string()))?;
+        self.held.insert(hash);
         self.waiting.push(bytes.to_vec());
         let mut doc = self.take_open();
         let mut moved = false;
@@ -135,10 +141,11 @@ impl Document {
             let bytes = self.waiting.remove(at);
             let change = Change::from_bytes(bytes.clone()).expect("it was read when it came");
             if let Err(error) = doc.apply_changes([change]) {
+                self.held.remove(blake3::hash(&bytes).as_bytes());
                 self.open = None;
                 return Err(DocumentError::Inapplicable(error.to_string()));
             }
-            self.changes.push(bytes);
+            self.changes.push(bytes.into());
             moved = true;
         }
         if moved {
@@ -151,7 +158,7 @@ impl Document {
     /// What the document read as once this change was made, as whoever made it saw it; `None` where it is none of this
     /// document's changes.
     pub fn spec_at(&mut self, change: &[u8]) -> Option<AppSpec> {
-        if !self.changes.iter().any(|held| held == change) {
+        if !self.changes.iter().any(|held| **held == *change) {
             return None;
         }
         let hash = Change::from_bytes(change.to_vec()).ok()?.hash();
@@ -180,7 +187,7 @@ impl Document {
     fn take_open(&mut self) -> Automerge {
         self.open.take().unwrap_or_else(|| {
             let mut doc = genesis(&self.app);
-            let changes = self.changes.iter().filter_map(|bytes| Change::from_bytes(bytes.clone()).ok());
+            let changes = self.changes.iter().filter_map(|bytes| Change::from_bytes(bytes.to_vec()).ok());
             let applied = doc.apply_changes(changes.collect::<Vec<_>>());
             debug_assert!(applied.is_ok(), "what was applied once applies again: {applied:?}");
             doc

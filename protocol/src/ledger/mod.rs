@@ -1,9 +1,13 @@
 //! What is replicated, and how it spreads.
 
+mod budget;
 pub mod document;
+mod memo;
 pub mod readings;
 pub mod record;
 pub mod replica;
+mod sums;
 
+pub use budget::Budgets;
 pub use document::{ChangeValue, Document, Edit};
 pub use replica::Ledger;

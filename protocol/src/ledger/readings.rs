@@ -1,16 +1,42 @@
 //! The typed readings of the ledger: machines, claims, images, invitations' results. A value that
 //! does not read leaves the last good reading in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, ClaimId, ClusterId, InvitationId, PeerId, TaskId};
-use crate::ledger::record::RecordKey;
+use crate::ledger::record::{Kind, Record, RecordKey};
 use crate::market::mix::{Cluster, Mix, Needs};
+use crate::market::rank::Rank;
 use crate::model::{Claim, Machine, Resources};
-use crate::wire::SignedVitals;
+use crate::wire::{SignedVitals, decode};
+
+/// What a record's value says, for the kinds that there are many of; shared by all who hold the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    Machine(Arc<Machine>),
+    Claim(Arc<Claim>),
+    /// Of another kind: read where it is needed.
+    Other,
+    Gone,
+    Unreadable,
+}
+
+impl Reading {
+    pub fn of(record: &Record) -> Self {
+        record.value.as_ref().map_or(Reading::Gone, |value| Self::of_value(record.key.kind, value))
+    }
+
+    pub fn of_value(kind: Kind, value: &[u8]) -> Self {
+        match kind {
+            Kind::MACHINE => decode(value).map_or(Reading::Unreadable, |read| Reading::Machine(Arc::new(read))),
+            Kind::CLAIM => decode(value).map_or(Reading::Unreadable, |read| Reading::Claim(Arc::new(read))),
+            _ => Reading::Other,
+        }
+    }
+}
 
 /// The value of an `admission` record; its key is the newcomer's identity in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,8 +101,8 @@ pub struct Pending {
     pub count: u32,
     pub need: Resources,
     pub priority: i32,
-    /// Wall clock, ms: since when the oldest waits.
-    pub oldest: u64,
+    /// Its place among what waits; `since`: since when the oldest does.
+    pub rank: Rank,
     /// What the machines that were asked said, most frequent first.
     pub reasons: Vec<String>,
 }
@@ -108,23 +134,28 @@ impl Heard {
 /// Claims of one service by slot.
 pub type Slots = BTreeMap<String, Vec<ClaimEntry>>;
 
-/// Everything that was read.
-#[derive(Debug, Default)]
+/// Everything that was read. What two copies in one process hold alike of an app or a machine, they hold once.
+#[derive(Clone, Debug, Default)]
 pub struct Readings {
-    pub machines: BTreeMap<PeerId, Machine>,
+    pub machines: BTreeMap<PeerId, Arc<Machine>>,
+    /// Members of whom nothing but the admission is known.
+    pub strangers: BTreeSet<PeerId>,
     pub vitals: BTreeMap<PeerId, Heard>,
     /// By app, service and slot.
-    pub claims: BTreeMap<AppId, BTreeMap<String, Slots>>,
-    tasks: BTreeMap<(PeerId, ClaimId), TaskId>,
+    pub claims: BTreeMap<AppId, Arc<BTreeMap<String, Slots>>>,
+    tasks: BTreeMap<PeerId, Arc<BTreeMap<ClaimId, Arc<Claim>>>>,
     /// What each machine's claims take, ended ones aside.
-    used: BTreeMap<PeerId, Resources>,
+    used: BTreeMap<PeerId, Arc<Resources>>,
     /// By name, the machines that have it.
     pub images: BTreeMap<String, BTreeMap<PeerId, Image>>,
     pub stewardships: BTreeMap<AppId, BTreeMap<PeerId, Stewardship>>,
-    pub admissions: BTreeMap<PeerId, (PeerId, Admission)>,
-    pub departed: std::collections::BTreeSet<PeerId>,
+    pub admissions: Arc<BTreeMap<PeerId, (PeerId, Admission)>>,
+    /// With the last number that counts, where one was named.
+    pub departed: BTreeMap<PeerId, Option<u64>>,
+    /// What waits for room by the word of some steward, the first to get it first.
+    pub queue: BTreeSet<(Rank, AppId, String, PeerId)>,
     /// The change records of each app.
-    pub changes: BTreeMap<AppId, Vec<(PeerId, RecordKey)>>,
+    pub changes: BTreeMap<AppId, BTreeSet<(PeerId, RecordKey)>>,
     /// What tasks with GPUs typically need: those that run, and those that wait.
     needs: Needs,
     mix: Arc<Mix>,
@@ -147,69 +178,105 @@ impl Readings {
         self.mix.clone()
     }
 
+    /// The mix as it was when a bid last asked for it.
+    pub fn last_mix(&self) -> Arc<Mix> {
+        self.mix.clone()
+    }
+
     /// Reads how a steward fares with an app: what waits is typical, too.
     pub fn stewardship(&mut self, owner: PeerId, app: AppId, stewardship: Stewardship) {
         let count = |pending: &Pending| u64::from(pending.count.min(PENDING_MAX));
         stewardship.pending.iter().for_each(|pending| self.needs.add(&pending.need, count(pending)));
-        if let Some(old) = self.stewardships.entry(app).or_default().insert(owner, stewardship) {
+        let waits: Vec<_> = stewardship.pending.iter().map(|pending| (pending.rank, pending.service.clone())).collect();
+        if let Some(old) = self.stewardships.entry(app.clone()).or_default().insert(owner, stewardship) {
             old.pending.iter().for_each(|pending| self.needs.sub(&pending.need, count(pending)));
+            for pending in old.pending {
+                self.queue.remove(&(pending.rank, app.clone(), pending.service, owner));
+            }
         }
+        self.queue.extend(waits.into_iter().map(|(rank, service)| (rank, app.clone(), service, owner)));
+    }
+
+    /// Reads what a machine says of itself.
+    pub fn machine(&mut self, owner: PeerId, machine: Arc<Machine>) {
+        self.strangers.remove(&owner);
+        self.machines.insert(owner, machine);
+    }
+
+    /// Reads that a peer was admitted; an earlier admission stays.
+    pub fn admission(&mut self, owner: PeerId, admission: Admission) {
+        let peer = admission.peer;
+        if !self.machines.contains_key(&peer) && !self.departed.contains_key(&peer) {
+            self.strangers.insert(peer);
+        }
+        Arc::make_mut(&mut self.admissions).entry(peer).or_insert((owner, admission));
+    }
+
+    /// Reads that a peer has departed; the last number of it that counts, by all that is known.
+    pub fn departure(&mut self, departure: &Departure) -> Option<u64> {
+        self.strangers.remove(&departure.peer);
+        let held = self.departed.entry(departure.peer).or_default();
+        *held = held.iter().chain(&departure.last).min().copied();
+        *held
     }
 
     /// Reads a claim, or that it is forgotten; the app it belongs to.
     pub fn claim(&mut self, now_ms: u64, owner: PeerId, id: ClaimId, claim: Option<Arc<Claim>>) -> Option<AppId> {
-        let task = self.tasks.get(&(owner, id)).cloned();
-        if let Some(task) = &task {
-            self.remove(owner, id, task);
+        let tasks = Arc::make_mut(self.tasks.entry(owner).or_default());
+        let before = tasks.remove(&id);
+        tasks.extend(claim.iter().map(|claim| (id, claim.clone())));
+        if let Some(before) = &before {
+            self.remove(owner, before);
         }
-        let Some(claim) = claim else {
-            self.tasks.remove(&(owner, id));
-            return task.map(|task| task.app);
-        };
-        let task = claim.task.clone();
+        let Some(claim) = claim else { return before.map(|before| before.task.app.clone()) };
         if !claim.state.has_ended() {
-            self.used.entry(owner).or_default().add(&claim.need);
+            Arc::make_mut(self.used.entry(owner).or_default()).add(&claim.need);
             self.needs.add(&claim.need, 1);
         }
-        self.tasks.insert((owner, id), task.clone());
-        let services = self.claims.entry(task.app.clone()).or_default();
-        services.entry(task.service).or_default().entry(task.slot).or_default().push(ClaimEntry {
-            owner,
-            claim,
-            read_ms: now_ms,
-        });
-        Some(task.app)
+        let TaskId { app, service, slot } = &claim.task;
+        let services = Arc::make_mut(entry(&mut self.claims, app));
+        let entries = entry(entry(services, service), slot);
+        // Nearly always the only one: room for one is what it takes.
+        entries.reserve_exact(1);
+        entries.push(ClaimEntry { owner, claim: claim.clone(), read_ms: now_ms });
+        Some(app.clone())
     }
 
-    fn remove(&mut self, owner: PeerId, id: ClaimId, task: &TaskId) {
-        let Some(services) = self.claims.get_mut(&task.app) else { return };
-        let Some(slots) = services.get_mut(&task.service) else { return };
-        let Some(entries) = slots.get_mut(&task.slot) else { return };
-        if let Some(at) = entries.iter().position(|entry| entry.owner == owner && entry.claim.id == id) {
+    fn remove(&mut self, owner: PeerId, claim: &Claim) {
+        let TaskId { app, service, slot } = &claim.task;
+        let Some(services) = self.claims.get_mut(app).map(Arc::make_mut) else { return };
+        let Some(slots) = services.get_mut(service) else { return };
+        let Some(entries) = slots.get_mut(slot) else { return };
+        if let Some(at) = entries.iter().position(|entry| entry.owner == owner && entry.claim.id == claim.id) {
             let old = entries.remove(at);
             if !old.claim.state.has_ended()
                 && let Some(used) = self.used.get_mut(&owner)
             {
-                used.sub(&old.claim.need);
+                Arc::make_mut(used).sub(&old.claim.need);
                 self.needs.sub(&old.claim.need, 1);
             }
         }
         if entries.is_empty() {
-            slots.remove(&task.slot);
+            slots.remove(slot);
         }
         if slots.is_empty() {
-            services.remove(&task.service);
+            services.remove(service);
         }
         if services.is_empty() {
-            self.claims.remove(&task.app);
+            self.claims.remove(app);
         }
     }
 
     /// One claim of one owner.
     pub fn find(&self, owner: &PeerId, id: &ClaimId) -> Option<&ClaimEntry> {
-        let task = self.tasks.get(&(*owner, *id))?;
+        let task = &self.tasks.get(owner)?.get(id)?.task;
         let entries = self.claims.get(&task.app)?.get(&task.service)?.get(&task.slot)?;
         entries.iter().find(|entry| entry.owner == *owner && entry.claim.id == *id)
+    }
+
+    /// The claims of one machine.
+    pub fn claims_of(&self, owner: &PeerId) -> impl Iterator<Item = &Arc<Claim>> {
+        self.tasks.get(owner).into_iter().flat_map(|claims| claims.values())
     }
 
     /// Every claim there is.
@@ -225,7 +292,7 @@ impl Readings {
     /// What is taken of a machine by claims that have not ended.
     pub fn used(&self, machine: &PeerId) -> &Resources {
         static NOTHING: Resources = Resources(BTreeMap::new());
-        self.used.get(machine).unwrap_or(&NOTHING)
+        self.used.get(machine).map_or(&NOTHING, Arc::as_ref)
     }
 
     /// When this image was brought in under this name, by whatever is known of it.
@@ -247,4 +314,12 @@ impl Readings {
             self.images.get_key_value(&tagged).map(|(name, _)| name.as_str())
         })
     }
+}
+
+/// What stands under a key, new or known; the key is copied only where it is new.
+fn entry<'a, K: Ord + Clone, V: Default>(map: &'a mut BTreeMap<K, V>, key: &K) -> &'a mut V {
+    if !map.contains_key(key) {
+        map.insert(key.clone(), V::default());
+    }
+    map.get_mut(key).expect("it is there now")
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::memo::Memo;
+use super::readings::Reading;
 use crate::ids::PeerId;
 use crate::wire;
 
@@ -125,11 +127,23 @@ pub struct Proof {
 /// A record with its proof: what a ledger holds and a peer hands on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Stored {
-    pub record: Record,
+    pub record: Arc<Record>,
     pub proof: Proof,
+    /// What the value says, once it was read.
+    #[serde(skip)]
+    reading: Memo<Reading>,
 }
 
 impl Stored {
+    pub fn new(record: Arc<Record>, proof: Proof) -> Self {
+        Self { record, proof, reading: Memo::default() }
+    }
+
+    /// What the value says, read once however many ask.
+    pub fn reading(&self) -> &Reading {
+        self.reading.get(|| Reading::of(&self.record))
+    }
+
     /// What the owner must have signed for this record to be its own.
     pub fn signed(&self) -> [u8; 32] {
         let mut root = self.record.hash();
@@ -158,6 +172,10 @@ pub struct Frame {
     pub prev: u64,
     pub entries: Vec<Entry>,
     pub signature: Signature,
+    #[serde(skip)]
+    leaves: Memo<Vec<Hash>>,
+    #[serde(skip)]
+    stored: Memo<Vec<Arc<Stored>>>,
 }
 
 impl Frame {
@@ -166,10 +184,23 @@ impl Frame {
         self.prev + self.entries.len() as u64
     }
 
+    /// Whether it says that somebody lives, or does not.
+    pub fn tells_of_life(&self) -> bool {
+        let tells = |record: &Record| match record.key.kind {
+            Kind::MACHINE => true,
+            Kind::VERDICT => record.value.is_some(),
+            _ => false,
+        };
+        self.entries.iter().any(|entry| matches!(entry, Entry::Whole(record) if tells(record)))
+    }
+
     /// What the owner must have signed.
     pub fn signed(&self) -> [u8; 32] {
-        let leaves: Vec<Hash> = self.entries.iter().map(Entry::hash).collect();
-        to_sign(&self.owner, self.prev, &root(&leaves))
+        to_sign(&self.owner, self.prev, &root(self.leaves()))
+    }
+
+    fn leaves(&self) -> &[Hash] {
+        self.leaves.get(|| self.entries.iter().map(Entry::hash).collect())
     }
 
     /// Whether the frame hangs together: bounds, one owner, numbers in order.
@@ -183,18 +214,24 @@ impl Frame {
             && self.entries.iter().enumerate().all(numbered)
     }
 
-    /// Each record that is here whole, with its proof.
-    pub fn stored(&self) -> Vec<Arc<Stored>> {
-        let leaves: Vec<Hash> = self.entries.iter().map(Entry::hash).collect();
-        let paths = paths(&leaves);
-        let mut all = Vec::with_capacity(leaves.len());
-        for (entry, path) in self.entries.iter().zip(paths) {
-            if let Entry::Whole(record) = entry {
-                let proof = Proof { prev: self.prev, path, signature: self.signature };
-                all.push(Arc::new(Stored { record: Record::clone(record), proof }));
-            }
-        }
-        all
+    /// Each record that is here whole, with its proof; made once, and shared by all who hold this frame.
+    pub fn stored(&self) -> &[Arc<Stored>] {
+        self.stored.get(|| {
+            let whole = |(entry, path)| match entry {
+                &Entry::Whole(ref record) => {
+                    let proof = Proof { prev: self.prev, path, signature: self.signature };
+                    Some(Arc::new(Stored::new(Arc::clone(record), proof)))
+                }
+                Entry::Apart(_) => None,
+            };
+            self.entries.iter().zip(paths(self.leaves())).filter_map(whole).collect()
+        })
+    }
+
+    /// Roughly what the frame's records take, in bytes.
+    pub fn size(&self) -> usize {
+        let size = |entry: &Entry| if let Entry::Whole(record) = entry { record.size() } else { 64 };
+        self.entries.iter().map(size).sum()
     }
 }
 
@@ -243,17 +280,20 @@ impl Draft {
 
     /// The frame for the wire, and every record as it is stored.
     pub fn seal(self, signature: Signature) -> (Frame, Vec<Arc<Stored>>) {
-        let paths = paths(&self.leaves());
+        let leaves = self.leaves();
+        let paths = paths(&leaves);
         let stored = self.records.iter().zip(paths).map(|(record, path)| {
             let proof = Proof { prev: self.prev, path, signature };
-            Arc::new(Stored { record: Record::clone(record), proof })
+            Arc::new(Stored::new(Arc::clone(record), proof))
         });
-        let stored = stored.collect();
+        let stored: Vec<Arc<Stored>> = stored.collect();
         let entry = |record: Arc<Record>| {
             if record.size() > FRAME_BYTES_MAX { Entry::Apart(record.hash()) } else { Entry::Whole(record) }
         };
         let entries = self.records.into_iter().map(entry).collect();
-        (Frame { owner: self.owner, prev: self.prev, entries, signature }, stored)
+        let whole = stored.iter().filter(|one| one.record.size() <= FRAME_BYTES_MAX).cloned().collect();
+        let (leaves, held) = (Memo::of(leaves), Memo::of(whole));
+        (Frame { owner: self.owner, prev: self.prev, entries, signature, leaves, stored: held }, stored)
     }
 
     fn leaves(&self) -> Vec<Hash> {
@@ -331,12 +371,12 @@ mod tests {
                 for one in &stored {
                     prop_assert_eq!(one.signed(), signed);
                 }
-                for one in frame.stored() {
-                    prop_assert!(stored.contains(&one));
+                for one in frame.clone().stored() {
+                    prop_assert!(stored.contains(one));
                 }
                 seen.extend(stored.into_iter().map(|one| one.record.clone()));
             }
-            prop_assert_eq!(seen, records.iter().map(|r| Record::clone(r)).collect::<Vec<_>>());
+            prop_assert_eq!(seen, records);
         }
     }
 
@@ -346,7 +386,7 @@ mod tests {
         let signed = draft.to_sign();
         let (_, stored) = draft.seal(Signature([0; 64]));
         let mut forged = Stored::clone(&stored[3]);
-        forged.record.value = Some(vec![8; 10]);
+        Arc::make_mut(&mut forged.record).value = Some(vec![8; 10]);
         assert_ne!(forged.signed(), signed);
     }
 }

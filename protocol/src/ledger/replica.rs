@@ -3,10 +3,11 @@
 //! Per owner a peer keeps *complete through w*: it holds every write up to w, or a later write of
 //! the same key. `floor` is the highest number of anything forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::record::{Frame, RecordKey, Stored};
+use super::sums::Sums;
 use crate::effect::StoreOp;
 use crate::ids::{PeerId, PeerIx, rendezvous};
 use crate::wire::{Mark, Records};
@@ -17,24 +18,32 @@ pub const ANSWER_BYTES_MAX: usize = 128 << 10;
 pub const EXCHANGE_BYTES_MAX: usize = 2 << 20;
 
 /// What is held of one owner.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Owner {
     pub id: PeerId,
+    ring: u64,
     pub complete: u64,
     pub floor: u64,
     /// Its records are taken: an admission was read.
     pub admitted: bool,
+    /// The last number that counts: of a stolen key nothing above it is held.
+    pub last: Option<u64>,
+    /// What the records take, roughly.
+    pub bytes: u64,
     live: BTreeMap<RecordKey, Arc<Stored>>,
     by_seq: BTreeMap<u64, Arc<Stored>>,
     /// A replacing answer in several parts: how far it has come.
     replaced_through: Option<u64>,
 }
 
-/// The ledger of one peer.
-#[derive(Debug, Default)]
+/// The ledger of one peer. What two ledgers in one process hold alike, one of them a copy of the
+/// other, they hold once, until either changes it.
+#[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    owners: Vec<Owner>,
-    index: BTreeMap<PeerId, PeerIx>,
+    owners: Vec<Arc<Owner>>,
+    index: Arc<BTreeMap<PeerId, PeerIx>>,
+    rings: Arc<BTreeMap<u64, PeerIx>>,
+    sums: Sums,
 }
 
 /// What became of records that came in.
@@ -51,41 +60,59 @@ pub struct Taken {
 impl Ledger {
     /// The index of a peer, new or known.
     pub fn intern(&mut self, id: PeerId) -> PeerIx {
-        let next = PeerIx(self.owners.len() as u32);
-        let ix = *self.index.entry(id).or_insert(next);
-        if ix == next {
-            self.owners.push(Owner {
-                id,
-                complete: 0,
-                floor: 0,
-                admitted: false,
-                live: BTreeMap::new(),
-                by_seq: BTreeMap::new(),
-                replaced_through: None,
-            });
+        if let Some(ix) = self.index.get(&id) {
+            return *ix;
         }
+        let ix = PeerIx(self.owners.len() as u32);
+        let ring = id.ring();
+        self.owners.push(Arc::new(Owner {
+            id,
+            ring,
+            complete: 0,
+            floor: 0,
+            admitted: false,
+            last: None,
+            bytes: 0,
+            live: BTreeMap::new(),
+            by_seq: BTreeMap::new(),
+            replaced_through: None,
+        }));
+        Arc::make_mut(&mut self.index).insert(id, ix);
+        Arc::make_mut(&mut self.rings).insert(ring, ix);
         ix
     }
 
     /// What is held of a peer, if anything.
     pub fn owner(&self, id: &PeerId) -> Option<&Owner> {
-        self.index.get(id).map(|ix| &self.owners[ix.at()])
+        self.index.get(id).map(|ix| self.owners[ix.at()].as_ref())
+    }
+
+    /// What is held of the peer at this place on the ring, if anything.
+    pub fn owner_at(&self, ring: u64) -> Option<&Owner> {
+        self.rings.get(&ring).map(|ix| self.owners[ix.at()].as_ref())
     }
 
     /// Everything that is held, owner by owner.
     pub fn owners(&self) -> impl Iterator<Item = &Owner> {
-        self.owners.iter()
+        self.owners.iter().map(Arc::as_ref)
     }
 
-    fn owner_mut(&mut self, id: &PeerId) -> &mut Owner {
+    /// Changes what is held of an owner; the sums follow.
+    fn change<T>(&mut self, id: &PeerId, change: impl FnOnce(&mut Owner) -> T) -> T {
         let ix = self.intern(*id);
-        &mut self.owners[ix.at()]
+        let owner = Arc::make_mut(&mut self.owners[ix.at()]);
+        let before = owner.stand();
+        let changed = change(owner);
+        let after = owner.stand();
+        if before != after {
+            self.sums.moved(owner.ring, before, after);
+        }
+        changed
     }
 
     /// From now on the peer's records are taken; `true` where they were not before.
     pub fn admit(&mut self, id: PeerId) -> bool {
-        let owner = self.owner_mut(&id);
-        !std::mem::replace(&mut owner.admitted, true)
+        !self.is_admitted(&id) && self.change(&id, |owner| !std::mem::replace(&mut owner.admitted, true))
     }
 
     /// Whether the peer's records are taken.
@@ -100,94 +127,93 @@ impl Ledger {
 
     /// Takes back what a disk remembered.
     pub fn restore(&mut self, stored: Arc<Stored>) {
-        self.owner_mut(&stored.record.owner.clone()).put(stored);
+        self.change(&stored.record.owner.clone(), |owner| owner.put(stored));
     }
 
     /// Takes back an owner's two numbers.
     pub fn restore_owner(&mut self, id: PeerId, complete: u64, floor: u64) {
-        let owner = self.owner_mut(&id);
-        (owner.complete, owner.floor) = (complete, floor);
+        self.change(&id, |owner| (owner.complete, owner.floor) = (complete, floor));
     }
 
     /// Of its own records a peer holds all.
     pub fn restore_own(&mut self, me: PeerId, last: u64) {
-        let owner = self.owner_mut(&me);
-        owner.complete = owner.complete.max(last);
+        self.change(&me, |owner| owner.complete = owner.complete.max(last));
     }
 
     /// Takes own records that are signed and durable now.
     pub fn take_own(&mut self, stored: Vec<Arc<Stored>>) {
         for one in stored {
-            let owner = self.owner_mut(&one.record.owner.clone());
-            owner.complete = owner.complete.max(one.record.seq);
-            owner.put(one);
+            self.change(&one.record.owner.clone(), |owner| {
+                owner.complete = owner.complete.max(one.record.seq);
+                owner.put(one);
+            });
         }
+    }
+
+    /// Of a departed peer nothing above `last` counts, and nothing of it is held; the keys that are
+    /// held no more. All who know of the departure come to hold the same.
+    pub fn cut(&mut self, id: &PeerId, last: u64) -> Vec<RecordKey> {
+        if self.owner(id).is_some_and(|owner| owner.last.is_some_and(|held| held <= last)) {
+            return Vec::new();
+        }
+        self.change(id, |owner| {
+            owner.last = Some(last);
+            owner.complete = owner.complete.min(last);
+            owner.floor = owner.floor.min(last);
+            if last == u64::MAX { Vec::new() } else { owner.drop_range(last + 1, u64::MAX, &[]) }
+        })
     }
 
     /// Whether a frame holds anything new: asked before its signature is checked.
     pub fn is_news(&self, frame: &Frame) -> bool {
         self.owner(&frame.owner).is_none_or(|owner| {
-            owner.complete < frame.last()
-                && (owner.complete >= frame.prev
-                    || (frame.prev + 1..=frame.last()).any(|seq| !owner.by_seq.contains_key(&seq)))
+            let last = frame.last().min(owner.last.unwrap_or(u64::MAX));
+            owner.complete < last
+                && (owner.complete >= frame.prev || (frame.prev + 1..=last).any(|seq| !owner.by_seq.contains_key(&seq)))
+        })
+    }
+
+    /// Whether an answer to a pull holds anything new, or says that what is held is more than it seemed.
+    pub fn is_news_in(&self, answer: &Records) -> bool {
+        self.owner(&answer.owner).is_none_or(|owner| {
+            owner.lacks(answer.through) || answer.records.iter().any(|one| owner.is_new(one.record.seq))
         })
     }
 
     /// Takes a pushed frame of an admitted owner.
     pub fn take_frame(&mut self, frame: &Frame) -> Taken {
-        let owner = self.owner_mut(&frame.owner);
-        let before = owner.complete;
-        let mut taken = Taken::default();
-        let stored = frame.stored();
-        let whole = stored.len() == frame.entries.len();
-        taken.news = stored.into_iter().filter(|one| one.record.seq > before && owner.put(one.clone())).collect();
-        if frame.prev <= before && whole {
-            owner.complete = before.max(frame.last());
-        } else {
-            taken.gap = frame.last() > before;
-        }
-        taken
+        self.change(&frame.owner, |owner| {
+            let before = owner.complete;
+            let mut taken = Taken::default();
+            let stored = frame.stored();
+            let whole = stored.len() == frame.entries.len();
+            let news = stored.iter().filter(|one| one.record.seq > before && owner.put(Arc::clone(one)));
+            taken.news = news.cloned().collect();
+            let last = owner.bounded(frame.last());
+            if frame.prev <= before && whole {
+                owner.complete = before.max(last);
+            } else {
+                taken.gap = last > before;
+            }
+            taken
+        })
     }
 
     /// Takes an answer to a pull. Only a part that joins what is held moves `complete`.
     pub fn take_records(&mut self, answer: &Records) -> Taken {
-        let owner = self.owner_mut(&answer.owner);
-        let mut taken = Taken::default();
-        let in_range = |one: &&Arc<Stored>| one.record.owner == answer.owner && one.record.seq > answer.after;
-        if answer.replaces_below > owner.complete {
-            let joins = answer.after == 0 || owner.replaced_through == Some(answer.after);
-            if !joins {
-                owner.replaced_through = None;
-                return taken;
-            }
-            let kept: Vec<u64> = answer.records.iter().map(|one| one.record.seq).collect();
-            taken.dropped = owner.drop_range(answer.after + 1, answer.through, &kept);
-            taken.news =
-                answer.records.iter().filter(in_range).filter(|one| owner.put(Arc::clone(one))).cloned().collect();
-            owner.replaced_through = answer.more.then_some(answer.through);
-            if !answer.more {
-                owner.complete = owner.complete.max(answer.through);
-                owner.floor = owner.floor.max(answer.replaces_below);
-            }
-            return taken;
-        }
-        taken.news = answer.records.iter().filter(in_range).filter(|one| owner.put(Arc::clone(one))).cloned().collect();
-        if answer.after <= owner.complete {
-            owner.complete = owner.complete.max(answer.through);
-        } else {
-            taken.gap = true;
-        }
-        taken
+        self.change(&answer.owner, |owner| owner.take_records(answer))
     }
 
     /// Takes one record that came alone: it is held, and `complete` stays.
     pub fn take_alone(&mut self, stored: &Arc<Stored>) -> bool {
-        let owner = self.owner_mut(&stored.record.owner);
-        let news = stored.record.seq > owner.complete && owner.put(stored.clone());
-        if stored.record.seq == owner.complete + 1 {
-            owner.complete += 1;
-        }
-        news
+        self.change(&stored.record.owner, |owner| {
+            let seq = stored.record.seq;
+            let news = seq > owner.complete && owner.put(stored.clone());
+            if seq == owner.complete + 1 && owner.bounded(seq) == seq {
+                owner.complete += 1;
+            }
+            news
+        })
     }
 
     /// Answers a pull: everything above `after`, in as many parts as `bytes` allow.
@@ -216,15 +242,21 @@ impl Ledger {
         parts
     }
 
-    /// A hash over everything in [`Ledger::digest`]: two peers with the same hold the same.
-    pub fn sum(&self) -> u64 {
-        let mix = |owner: &Owner| rendezvous(owner.id.ring(), owner.complete) ^ owner.loose();
-        self.owners.iter().filter(|owner| owner.top() > 0).fold(0, |sum, owner| sum ^ mix(owner))
+    /// Hashes over what [`Ledger::digest`] tells, by ranges of the ring: two peers with the same hold the
+    /// same. About one hash for sixteen owners.
+    pub fn sums(&self) -> Vec<u64> {
+        self.sums.of(self.owners.len())
     }
 
-    /// Every owner, what is complete of it, and a hash over what is held beyond (0: nothing).
-    pub fn digest(&self) -> Vec<(PeerId, u64, u64)> {
-        let held = self.owners.iter().filter(|owner| owner.top() > 0);
+    /// The ranges in which another's sums differ from these, of so many.
+    pub fn differing(&self, theirs: &[u64]) -> Vec<u16> {
+        self.sums.differing(theirs)
+    }
+
+    /// Every owner in these ranges of `of`, what is complete of it, and a hash over what is held beyond (0: nothing).
+    pub fn digest(&self, ranges: &[u16], of: u16) -> Vec<(PeerId, u64, u64)> {
+        let all = ranges.iter().filter_map(|range| Sums::range(*range, of)).flat_map(|range| self.rings.range(range));
+        let held = all.map(|(_, ix)| &self.owners[ix.at()]).filter(|owner| owner.top() > 0);
         held.map(|owner| (owner.id, owner.complete, owner.loose())).collect()
     }
 
@@ -240,15 +272,16 @@ impl Ledger {
 
     /// Forgets a tombstone: only its number stays, in the floor.
     pub fn forget(&mut self, id: &PeerId, key: &RecordKey, seq: u64) -> Vec<StoreOp> {
-        let owner = self.owner_mut(id);
         let dead = |one: &Arc<Stored>| one.record.seq == seq && one.record.value.is_none();
-        if seq > owner.complete || !owner.live.get(key).is_some_and(dead) {
+        let held = self.owner(id).filter(|owner| owner.live.get(key).is_some_and(dead));
+        if held.is_none_or(|owner| seq > owner.complete) {
             return Vec::new();
         }
-        owner.live.remove(key);
-        owner.by_seq.remove(&seq);
-        owner.floor = owner.floor.max(seq);
-        vec![StoreOp::Delete { owner: *id, key: key.clone() }, owner.numbers()]
+        self.change(id, |owner| {
+            owner.remove(seq);
+            owner.floor = owner.floor.max(seq);
+            vec![StoreOp::Delete { owner: *id, key: key.clone() }, owner.numbers()]
+        })
     }
 
     /// The owner's two numbers, for the disk.
@@ -282,11 +315,16 @@ impl Owner {
         beyond.fold(0, |sum, one| sum ^ one)
     }
 
+    /// What of this owner a digest tells, in one number; 0 is nothing.
+    fn stand(&self) -> u64 {
+        self.complete ^ self.loose()
+    }
+
     /// What is held beyond `complete`, in as many parts as `bytes` allow: nobody may ever fill the gap, if the owner
     /// is gone.
     fn answer_loose(&self, bytes: &mut usize) -> Vec<Records> {
         let (after, through) = (self.complete, self.complete);
-        let mut parts = Vec::new();
+        let mut parts: Vec<Records> = Vec::new();
         let mut size = ANSWER_BYTES_MAX;
         for (_, one) in self.by_seq.range(self.complete + 1..) {
             if *bytes == 0 {
@@ -319,33 +357,86 @@ impl Owner {
         StoreOp::Owner { owner: self.id, complete: self.complete, floor: self.floor }
     }
 
+    /// Whether there is something up to `number` that counts and is not held.
+    pub fn lacks(&self, number: u64) -> bool {
+        self.complete < self.bounded(number)
+    }
+
+    /// Whether a record of this number would be new.
+    pub fn is_new(&self, seq: u64) -> bool {
+        seq > self.complete && seq == self.bounded(seq) && !self.by_seq.contains_key(&seq)
+    }
+
+    /// A number, or the last that counts.
+    fn bounded(&self, seq: u64) -> u64 {
+        seq.min(self.last.unwrap_or(u64::MAX))
+    }
+
     /// Holds a record unless a later version of its key is held; `true` where it is news.
     fn put(&mut self, stored: Arc<Stored>) -> bool {
         let seq = stored.record.seq;
+        if self.bounded(seq) < seq {
+            return false;
+        }
         match self.live.get(&stored.record.key) {
             Some(held) if held.record.seq >= seq => return false,
             Some(held) => {
                 let old = held.record.seq;
+                self.bytes = self.bytes.saturating_sub(held.record.size() as u64);
                 self.by_seq.remove(&old);
             }
             None => {}
         }
+        self.bytes += stored.record.size() as u64;
         self.by_seq.insert(seq, stored.clone());
         self.live.insert(stored.record.key.clone(), stored);
         true
     }
 
+    fn remove(&mut self, seq: u64) -> Option<RecordKey> {
+        let one = self.by_seq.remove(&seq)?;
+        self.live.remove(&one.record.key);
+        self.bytes = self.bytes.saturating_sub(one.record.size() as u64);
+        Some(one.record.key.clone())
+    }
+
     fn drop_range(&mut self, from: u64, through: u64, keep: &[u64]) -> Vec<RecordKey> {
+        let keep: BTreeSet<u64> = keep.iter().copied().collect();
         let doomed: Vec<u64> =
             self.by_seq.range(from..=through).map(|(seq, _)| *seq).filter(|seq| !keep.contains(seq)).collect();
-        let mut dropped = Vec::new();
-        for seq in doomed {
-            if let Some(one) = self.by_seq.remove(&seq) {
-                self.live.remove(&one.record.key);
-                dropped.push(one.record.key.clone());
+        doomed.into_iter().filter_map(|seq| self.remove(seq)).collect()
+    }
+
+    fn take_records(&mut self, answer: &Records) -> Taken {
+        let mut taken = Taken::default();
+        let through = self.bounded(answer.through);
+        let in_range = |one: &&Arc<Stored>| one.record.owner == answer.owner && one.record.seq > answer.after;
+        if answer.replaces_below > self.complete {
+            let joins = answer.after == 0 || self.replaced_through == Some(answer.after);
+            if !joins {
+                self.replaced_through = None;
+                return taken;
             }
+            let kept: Vec<u64> = answer.records.iter().map(|one| one.record.seq).collect();
+            if through > answer.after {
+                taken.dropped = self.drop_range(answer.after + 1, through, &kept);
+            }
+            taken.news =
+                answer.records.iter().filter(in_range).filter(|one| self.put(Arc::clone(one))).cloned().collect();
+            self.replaced_through = answer.more.then_some(answer.through);
+            if !answer.more {
+                self.complete = self.complete.max(through);
+                self.floor = self.floor.max(self.bounded(answer.replaces_below));
+            }
+            return taken;
         }
-        dropped
+        taken.news = answer.records.iter().filter(in_range).filter(|one| self.put(Arc::clone(one))).cloned().collect();
+        if answer.after <= self.complete {
+            self.complete = self.complete.max(through);
+        } else {
+            taken.gap = through > self.complete;
+        }
+        taken
     }
 }
 
@@ -423,6 +514,81 @@ mod tests {
             prop_assert_eq!(alive(&source), alive(&other));
             prop_assert_eq!(alive(&source), alive(&third));
         }
+    }
+
+    proptest! {
+        /// Of a stolen key all come to hold the same, whatever they had heard before they heard of the
+        /// theft: every write up to the last that counts, or a later one of its key that counts, or
+        /// nothing of that key.
+        #[test]
+        fn nothing_above_the_last_that_counts_is_held(
+            writes in prop::collection::vec((0u8..6, any::<bool>()), 1..40),
+            heard in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+            last in 0u64..40,
+        ) {
+            let frames = frames(&writes);
+            let mut ledger = Ledger::default();
+            let (before, after) = heard.split_at(heard.len() / 2);
+            before.iter().for_each(|index| drop(ledger.take_frame(index.get(&frames))));
+            ledger.cut(&OWNER, last);
+            after.iter().for_each(|index| drop(ledger.take_frame(index.get(&frames))));
+            let mut source = Ledger::default();
+            frames.iter().for_each(|frame| drop(source.take_frame(frame)));
+            exchange(&source, &mut ledger);
+            let owner = ledger.owner(&OWNER).unwrap();
+            prop_assert_eq!(owner.complete, last.min(writes.len() as u64));
+            prop_assert!(contents(&ledger).iter().all(|(_, seq)| *seq <= last));
+            prop_assert!(frames.iter().all(|frame| frame.last() <= last || !ledger.is_news(frame)));
+            source.cut(&OWNER, last);
+            prop_assert_eq!(source.sums(), ledger.sums());
+        }
+
+        /// Sums are equal where and only where everybody's numbers are; a digest of the ranges that
+        /// differ names every owner that differs.
+        #[test]
+        fn sums_find_what_differs(numbers in prop::collection::vec((0u64..3, 0u64..3), 1..200)) {
+            let id = |n: usize| PeerId(*blake3::hash(&n.to_le_bytes()).as_bytes());
+            let (mut one, mut other) = (Ledger::default(), Ledger::default());
+            for (n, (mine, theirs)) in numbers.iter().enumerate() {
+                one.restore_owner(id(n), *mine, 0);
+                other.restore_owner(id(n), 7, 0);
+                other.restore_owner(id(n), *theirs, 0);
+            }
+            let sums = one.sums();
+            let ranges = other.differing(&sums);
+            let named = one.digest(&ranges, sums.len() as u16);
+            for (n, (mine, theirs)) in numbers.iter().enumerate() {
+                prop_assert!(mine == theirs || *mine == 0 || named.contains(&(id(n), *mine)));
+            }
+            let same = numbers.iter().all(|(mine, theirs)| mine == theirs);
+            prop_assert_eq!(ranges.is_empty(), same);
+        }
+    }
+
+    #[test]
+    fn an_exchange_of_a_thousand_owners_is_small() {
+        let mut ledger = Ledger::default();
+        for n in 0..1000u64 {
+            ledger.restore_owner(PeerId(*blake3::hash(&n.to_le_bytes()).as_bytes()), 1_000_000 + n, 0);
+        }
+        let sums = ledger.sums();
+        let compare = crate::wire::Message::Compare { sums: sums.clone() };
+        assert!(crate::wire::encode(&compare).len() < 1_024, "{}", crate::wire::encode(&compare).len());
+        assert!(ledger.differing(&sums).is_empty(), "nothing is said of what is equal");
+        let owners = ledger.digest(&[3], sums.len() as u16);
+        assert!((4..40).contains(&owners.len()), "one range is a few owners: {}", owners.len());
+    }
+
+    #[test]
+    fn a_copy_shares_what_neither_changes() {
+        let frames = frames(&[(0, true), (1, true)]);
+        let mut one = Ledger::default();
+        one.take_frame(&frames[0]);
+        one.restore_owner(PeerId([2; 32]), 5, 0);
+        let other = one.clone();
+        one.take_frame(&frames[1]);
+        assert_eq!((one.owner(&OWNER).unwrap().complete, other.owner(&OWNER).unwrap().complete), (2, 1));
+        assert!(Arc::ptr_eq(&one.owners[1], &other.owners[1]));
     }
 
     #[test]

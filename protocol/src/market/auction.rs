@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::crowd::Crowd;
 use super::mix::Mix;
 use super::score::{Ask, Room, place};
 use super::wire::{Award, Bid, DeclineReason, Slot, Solicit};
@@ -21,6 +22,8 @@ pub const WANTED_MAX: usize = 32;
 /// How many machines are asked in one auction, those included that are asked in place of others who
 /// declined.
 pub const ASKED_MAX: usize = 64;
+/// How many machines are asked for a gang.
+pub const GANG_ASKED_MAX: usize = 2_048;
 /// Of how many machines that would do it is worked out what the task would strand there.
 pub const WEIGHED: usize = 128;
 
@@ -42,6 +45,8 @@ pub struct Auction {
     pub deadline_ms: u64,
     /// A single run: nothing is gained by hearing everybody.
     pub alone: bool,
+    /// What runs is to be moved: where it does not fit, nothing waits for room.
+    pub moves: bool,
 }
 
 impl Auction {
@@ -50,6 +55,7 @@ impl Auction {
     pub fn is_ripe(&self) -> bool {
         let answers = self.bids.len() + self.declines.len();
         let ready = self.bids.values().any(|bid| bid.count as usize >= self.slots.len() && bid.start_estimate_ms == 0);
+        let ready = ready && self.bids.values().any(|bid| bid.cost.is_none());
         answers >= self.asked.len() || (self.alone && ready && 2 * answers >= self.asked.len())
     }
 
@@ -82,8 +88,8 @@ pub struct Candidate {
     pub peer: PeerId,
     /// Copies of the need that fit by the ledger's view.
     pub fits: u32,
-    /// Tasks of the service that it has already.
-    pub has: u32,
+    /// How crowded it and its surroundings are with tasks of the service: see [`super::crowd::Crowd::at`].
+    pub crowd: Vec<u32>,
     /// Thousandths of its scarcest resource that are free.
     pub free: u64,
     /// It has GPUs: what a task strands there counts.
@@ -100,7 +106,14 @@ impl Candidate {
     pub fn of(peer: PeerId, capacity: &Resources, used: &Resources, need: &Resources, count: u32) -> Self {
         let fits = capacity.copies(used, need, count);
         let gpus = capacity.has_gpus();
-        Self { peer, fits, has: 0, free: free_share(capacity, used), gpus, image: true, stale: false }
+        Self { peer, fits, crowd: Vec::new(), free: free_share(capacity, used), gpus, image: true, stale: false }
+    }
+}
+
+impl Candidate {
+    /// The best machines to ask first.
+    fn order(&self) -> (bool, bool, &[u32], bool, u64, PeerId) {
+        (self.fits == 0, self.stale, &self.crowd, !self.image, u64::MAX - self.free, self.peer)
     }
 }
 
@@ -117,6 +130,20 @@ pub fn cost_by(readings: &Readings, need: &Resources, mix: &Mix) -> impl Fn(&Pee
 /// How many bids are wanted for so many copies.
 pub fn wanted(count: u32) -> usize {
     (count as usize / 4).clamp(WANTED, WANTED_MAX)
+}
+
+/// How many bids are wanted where all copies have to be placed, or none: of as many machines as would hold them twice by
+/// the ledger's view.
+pub fn wanted_for_all(candidates: &[Candidate], count: u32) -> usize {
+    let mut room: Vec<u32> = candidates.iter().map(|candidate| candidate.fits).collect();
+    room.sort_unstable();
+    let mut left = 2 * u64::from(count);
+    let needed = room.iter().rev().take_while(|fits| {
+        let more = left > 0;
+        left = left.saturating_sub(u64::from(**fits));
+        more
+    });
+    needed.count().clamp(wanted(count), GANG_ASKED_MAX)
 }
 
 /// Chooses whom to ask, in this order: `wanted` machines at first, and one more for each that declines.
@@ -139,7 +166,7 @@ pub fn choose(
 
 /// A sample among the best `4 × wanted`, best first by spread, image and room.
 fn spreading(mut candidates: Vec<Candidate>, wanted: usize, mut draw: impl FnMut() -> u64) -> Vec<PeerId> {
-    candidates.sort_by_key(|c| (c.fits == 0, c.stale, c.has, !c.image, u64::MAX - c.free, c.peer));
+    candidates.sort_by(|a, b| a.order().cmp(&b.order()));
     let fit = candidates.iter().filter(|candidate| candidate.fits > 0).count();
     candidates.truncate(fit.max(wanted).min(4 * wanted));
     let mut others = Vec::new();
@@ -150,7 +177,7 @@ fn spreading(mut candidates: Vec<Candidate>, wanted: usize, mut draw: impl FnMut
     // What was drawn last among the others stood longest.
     let others = others.into_iter().rev().filter(|other| other.fits > 0);
     let chosen = candidates.into_iter().chain(others);
-    chosen.take(ASKED_MAX).map(|candidate| candidate.peer).collect()
+    chosen.take(ASKED_MAX.max(wanted)).map(|candidate| candidate.peer).collect()
 }
 
 /// Of [`WEIGHED`] machines at random the better ones more often: the place in their order is the square of
@@ -162,44 +189,62 @@ fn packing(
     mut draw: impl FnMut() -> u64,
 ) -> Vec<PeerId> {
     let mut fit: Vec<Candidate> = candidates.extract_if(.., |c| c.fits > 0 && !c.stale).collect();
-    for at in 0..fit.len().min(WEIGHED) {
+    let weighed = WEIGHED.max(wanted);
+    for at in 0..fit.len().min(weighed) {
         let other = at + (draw() % (fit.len() - at) as u64) as usize;
         fit.swap(at, other);
     }
-    fit.truncate(WEIGHED);
-    fit.sort_by_cached_key(|c| (c.has, !c.image, if c.gpus { cost(&c.peer) } else { -(c.free as i64) }));
+    fit.truncate(weighed);
+    fit.sort_by_cached_key(|c| (c.crowd.clone(), !c.image, if c.gpus { cost(&c.peer) } else { -(c.free as i64) }));
     let mut order: Vec<PeerId> = Vec::with_capacity(ASKED_MAX);
-    while !fit.is_empty() && order.len() < ASKED_MAX {
+    while !fit.is_empty() && order.len() < ASKED_MAX.max(wanted) {
         let even = u128::from(draw());
         let at = (((even * even) >> 64) * fit.len() as u128) >> 64;
         order.push(fit.remove(at as usize).peer);
     }
-    candidates.sort_by_key(|c| (c.fits == 0, c.stale, c.has, !c.image, u64::MAX - c.free, c.peer));
+    candidates.sort_by(|a, b| a.order().cmp(&b.order()));
     let missing = wanted.saturating_sub(order.len());
     order.extend(candidates.into_iter().take(missing).map(|candidate| candidate.peer));
     order
 }
 
-/// Gives slots to bidders: spread over machines first (by the tasks of the service that each has),
-/// then by score. Slots beyond all bids stay out.
-pub fn decide(
+/// Gives slots to bidders: where nothing has to end for it before where something has, then where fewest tasks of the
+/// service are, over labels and machines, then by score. Slots beyond all bids stay out.
+pub fn decide<'a>(
     slots: &[Slot],
     bids: &BTreeMap<PeerId, Bid>,
-    has: impl Fn(&PeerId) -> u32,
+    mut crowd: Crowd,
+    labels: impl Fn(&PeerId) -> Option<&'a BTreeMap<String, String>>,
 ) -> BTreeMap<PeerId, (BidId, Vec<Slot>)> {
-    let mut room: BTreeMap<PeerId, (u32, &Bid)> = bids.iter().map(|(peer, bid)| (*peer, (has(peer), bid))).collect();
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    let labels = |peer: &PeerId| labels(peer).unwrap_or(&NONE);
+    let key = |crowd: &Crowd, peer: &PeerId, bid: &Bid| {
+        (bid.cost, crowd.at(peer, labels(peer)), bid.start_estimate_ms, -bid.score, *peer)
+    };
     let mut awards: BTreeMap<PeerId, (BidId, Vec<Slot>)> = BTreeMap::new();
+    // The least first; what a slot changes is put back with its new key. Over labels one slot changes the keys of
+    // others too: a key that was too good when its turn comes goes back.
+    let open = bids.iter().filter(|(_, bid)| bid.count > 0);
+    let mut order: BTreeMap<_, &Bid> = open.map(|(peer, bid)| (key(&crowd, peer, bid), bid)).collect();
     for slot in slots {
-        let given = |peer: &PeerId| awards.get(peer).map_or(0, |(_, slots)| slots.len() as u32);
-        let best = room
-            .iter()
-            .filter(|(peer, (_, bid))| given(peer) < bid.count)
-            .min_by_key(|(peer, (has, bid))| (has + given(peer), bid.start_estimate_ms, -bid.score, **peer));
-        let Some((peer, (_, bid))) = best else { break };
-        let (peer, bid) = (*peer, bid.bid);
-        awards.entry(peer).or_insert_with(|| (bid, Vec::new())).1.push(slot.clone());
+        let chosen = loop {
+            let Some((held, bid)) = order.pop_first() else { return awards };
+            let (.., peer) = held;
+            let now = key(&crowd, &peer, bid);
+            if now == held {
+                break (peer, bid);
+            }
+            order.insert(now, bid);
+        };
+        let (peer, bid) = chosen;
+        let (_, given) = awards.entry(peer).or_insert_with(|| (bid.bid, Vec::new()));
+        given.push(slot.clone());
+        let more = (given.len() as u32) < bid.count;
+        crowd.add(&peer, labels(&peer));
+        if more {
+            order.insert(key(&crowd, &peer, bid), bid);
+        }
     }
-    room.clear();
     awards
 }
 
@@ -223,9 +268,11 @@ pub fn free_share(capacity: &Resources, used: &Resources) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::market::wire::Cost;
+    use crate::model::Placement;
 
     fn bid(n: u8, count: u32, score: i64) -> (PeerId, Bid) {
-        (PeerId([n; 32]), Bid { auction: 1, bid: BidId([n; 16]), count, score, start_estimate_ms: 0 })
+        (PeerId([n; 32]), Bid { auction: 1, bid: BidId([n; 16]), count, score, ..Bid::default() })
     }
 
     fn slots(n: u32) -> Vec<Slot> {
@@ -235,19 +282,39 @@ mod tests {
     #[test]
     fn slots_are_spread_before_scores_count() {
         let bids = BTreeMap::from([bid(1, 9, 100), bid(2, 9, 50), bid(3, 1, 900)]);
-        let awards = decide(&slots(5), &bids, |peer| u32::from(peer.0[0] == 1));
+        let has = BTreeMap::from([(PeerId([1; 32]), 1)]);
+        let awards = decide(&slots(5), &bids, Crowd::of(&Placement::default(), &has, |_| None), |_| None);
         let given: Vec<usize> = (1..=3).map(|n| awards.get(&PeerId([n; 32])).map_or(0, |(_, s)| s.len())).collect();
         assert_eq!(given, [2, 2, 1]);
     }
 
     #[test]
     fn slots_beyond_all_bids_stay_out() {
-        let awards = decide(&slots(5), &BTreeMap::from([bid(1, 2, 0)]), |_| 0);
+        let crowd = Crowd::of(&Placement::default(), &BTreeMap::new(), |_| None);
+        let awards = decide(&slots(5), &BTreeMap::from([bid(1, 2, 0)]), crowd, |_| None);
         assert_eq!(awards.values().map(|(_, slots)| slots.len()).sum::<usize>(), 2);
     }
 
+    #[test]
+    fn tasks_are_spread_over_labels_before_machines_and_room_goes_before_victims() {
+        let zone = |n: u8| BTreeMap::from([("zone".to_string(), if n < 4 { "a" } else { "b" }.to_string())]);
+        let labels: BTreeMap<PeerId, _> = (1..=4).map(|n| (PeerId([n; 32]), zone(n))).collect();
+        let placement = Placement { spread: vec!["zone".into()], ..Placement::default() };
+        let bids = (1..=4).map(|n| bid(n, 9, i64::from(10 - n))).collect();
+        let crowd = Crowd::of(&placement, &BTreeMap::new(), |peer| labels.get(peer));
+        let awards = decide(&slots(6), &bids, crowd, |peer| labels.get(peer));
+        let given = |n: u8| awards.get(&PeerId([n; 32])).map_or(0, |(_, slots)| slots.len());
+        assert_eq!([given(1), given(2), given(3), given(4)], [1, 1, 1, 3]);
+
+        let mut bids = BTreeMap::from([bid(1, 1, 0), bid(2, 9, 100)]);
+        bids.get_mut(&PeerId([2; 32])).unwrap().cost = Some(Cost { priority: 0, tasks: 1, ran_ms: 0 });
+        let crowd = Crowd::of(&Placement::default(), &BTreeMap::from([(PeerId([1; 32]), 5)]), |_| None);
+        let awards = decide(&slots(1), &bids, crowd, |_| None);
+        assert!(awards.contains_key(&PeerId([1; 32])));
+    }
+
     fn candidate(n: u8, gpus: bool) -> Candidate {
-        Candidate { peer: PeerId([n; 32]), fits: 1, has: 0, free: 0, gpus, image: true, stale: false }
+        Candidate { peer: PeerId([n; 32]), fits: 1, crowd: Vec::new(), free: 0, gpus, image: true, stale: false }
     }
 
     fn chosen(machines: u8, gpus: bool, seed: u64) -> Vec<PeerId> {
@@ -299,11 +366,8 @@ mod tests {
             app: crate::ids::AppId { namespace: "default".into(), name: "shop".into(), generation: 1 },
             service: "web".into(),
             count: 1,
-            need: Resources::default(),
-            priority: 0,
-            image: "host".into(),
-            constraints: Vec::new(),
             deadline_ms: BIDS_MS,
+            ..Solicit::default()
         };
         let mut auction = Auction {
             app: solicit.app.clone(),
@@ -318,6 +382,7 @@ mod tests {
             declines: BTreeMap::new(),
             deadline_ms: 0,
             alone: false,
+            moves: false,
         };
         assert_eq!(auction.instead(), None);
         for (declined, instead) in [(1, Some(3)), (2, Some(4)), (3, None)] {

@@ -4,6 +4,11 @@
 pub mod auction;
 pub mod bidder;
 pub mod constraint;
+pub mod crowd;
 pub mod mix;
+pub mod rank;
+pub mod reasons;
+pub mod rebalance;
 pub mod score;
+pub mod victims;
 pub mod wire;

@@ -105,7 +105,7 @@ impl Room {
     }
 
     /// What of the free GPUs is stranded, in thousandths, times the weight of the mix.
-    fn fragments(&self, mix: &Mix) -> u64 {
+    pub(super) fn fragments(&self, mix: &Mix) -> u64 {
         mix.classes.iter().map(|(ask, weight)| self.stranded(ask).saturating_mul(*weight)).sum()
     }
 

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::constraint::Constraint;
+use super::rank::Rank;
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
-use crate::model::{OnLost, PortSpec, Resources};
+use crate::model::{OnLost, Other, PortSpec, Resources};
 
 /// A steward's call for bids: so many copies of one need.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Solicit {
     /// Names the auction among the steward's.
     pub auction: u64,
@@ -20,16 +21,30 @@ pub struct Solicit {
     pub count: u32,
     pub need: Resources,
     pub priority: i32,
+    /// Its place among what waits.
+    pub rank: Rank,
     pub image: String,
     /// What a machine must meet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<Constraint>,
+    /// The most tasks of the service on one machine; 0: any number.
+    #[serde(default)]
+    pub max_per_machine: u32,
+    /// Services whose tasks may not be on the same machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apart_from: Vec<Other>,
+    /// All copies, or none, here and elsewhere: the reservation has to live longer.
+    #[serde(default)]
+    pub gang: bool,
+    /// It may not be on a machine that has heard no other for so long, ms.
+    #[serde(default)]
+    pub stop_when_isolated_ms: Option<u64>,
     /// The steward decides this many milliseconds after it asked.
     pub deadline_ms: u64,
 }
 
 /// A machine's answer: room reserved in memory until the reservation expires.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bid {
     pub auction: u64,
     pub bid: BidId,
@@ -39,6 +54,31 @@ pub struct Bid {
     pub score: i64,
     /// Milliseconds until a task would run: 0 where the image is present.
     pub start_estimate_ms: u64,
+    /// What has to end for it; `None`: there is room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+/// What a bid ends that runs: less is better, and the first that differs decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cost {
+    /// The highest priority among the victims.
+    pub priority: i32,
+    /// How many tasks end.
+    pub tasks: u32,
+    /// Milliseconds that they have run in all.
+    pub ran_ms: u64,
+}
+
+/// A machine with room offers it to the steward of the best that waits and fits there. It is kept for as
+/// long as the bid's reservation lives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    pub app: AppId,
+    pub service: String,
+    /// [`crate::model::ServiceSpec::revision`] of what the machine reckoned with.
+    pub revision: u64,
+    pub bid: Bid,
 }
 
 /// A machine's refusal.
@@ -59,6 +99,14 @@ pub enum DeclineReason {
     Draining,
     /// It is not what this constraint wants.
     Constraint(String),
+    /// It has as many tasks of the service as one machine may have.
+    Crowded(u32),
+    /// It has a task of a service that this one must be apart from.
+    Apart(String),
+    /// Its room is kept for work that goes before.
+    Queued,
+    /// It has heard no other machine for longer than the service bears.
+    Isolated,
     /// It runs nothing, for this reason.
     NoExecutor(String),
     /// Neither it nor anybody it knows has the image.
@@ -74,6 +122,10 @@ impl std::fmt::Display for DeclineReason {
             DeclineReason::Full(dimension) => write!(f, "full: {dimension}"),
             DeclineReason::Draining => f.write_str("draining"),
             DeclineReason::Constraint(constraint) => write!(f, "not {constraint}"),
+            DeclineReason::Crowded(most) => write!(f, "at most {most} of its tasks on one machine"),
+            DeclineReason::Apart(other) => write!(f, "apart from {other}"),
+            DeclineReason::Queued => f.write_str("its room is kept for work that goes before"),
+            DeclineReason::Isolated => f.write_str("it hears no other machine"),
             DeclineReason::NoExecutor(reason) => write!(f, "runs nothing: {reason}"),
             DeclineReason::NoImage(image) => write!(f, "image {image} not found"),
             DeclineReason::Unsupported(what) => write!(f, "not supported: {what}"),
@@ -89,7 +141,7 @@ pub struct Release {
 }
 
 /// The winner's orders: the slots, and what to run in them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Award {
     pub auction: u64,
     pub bid: BidId,
@@ -110,6 +162,11 @@ pub struct Award {
     pub grace_ms: u64,
     pub priority: i32,
     pub on_lost: OnLost,
+    /// The claims wait until they are told to start.
+    #[serde(default)]
+    pub gang: bool,
+    #[serde(default)]
+    pub stop_when_isolated_ms: Option<u64>,
 }
 
 /// One task to run.
@@ -139,4 +196,6 @@ pub enum NackReason {
     /// No host port was free.
     NoPort,
     Draining,
+    /// What was to end for it has changed, and the room is not there.
+    NoRoom,
 }

@@ -30,12 +30,14 @@ impl Health {
         self.changed_ms = now_ms;
     }
 
-    fn recover(&mut self, now_ms: u64) {
+    /// Time heals; whether it has now.
+    fn recover(&mut self, now_ms: u64) -> bool {
         let steps = now_ms.saturating_sub(self.changed_ms) / RECOVERY_MS;
         if steps > 0 {
             self.multiplier = self.multiplier.saturating_sub(steps).max(1);
             self.changed_ms += steps * RECOVERY_MS;
         }
+        steps > 0
     }
 }
 
@@ -46,11 +48,14 @@ impl Membership {
     pub(super) fn arrive(&mut self, now: Now) {
         let gap = now.ms.saturating_sub(self.last_ms);
         self.last_ms = now.ms.max(self.last_ms);
-        self.health.recover(now.ms);
+        if self.health.recover(now.ms) {
+            self.accuse_ms = 0;
+        }
         if gap <= 2 * self.tuning.heartbeat_ms {
             return;
         }
         self.woke_ms = now.ms;
+        self.accuse_ms = 0;
         self.health.worsen(now.ms);
         self.gate.slept(gap);
         self.gate_stale = true;
@@ -77,6 +82,10 @@ impl Membership {
     /// Accuses those watched that were silent for too long.
     pub(super) fn accuse(&mut self, now: Now) {
         debug_assert!(!self.watched.contains_key(&ME));
+        if now.ms < self.accuse_ms {
+            return;
+        }
+        self.accuse_ms = 0;
         let due = |(at, since): (&u32, &u64)| self.due(*at, *since).is_some_and(|ms| ms <= now.ms).then_some(*at);
         let silent: Vec<u32> = self.watched.iter().filter_map(due).collect();
         for at in silent {
@@ -85,6 +94,15 @@ impl Membership {
             peer.mine = Some(peer.life);
             self.orders.push(Order::Accuse { subject: peer.id, life: peer.life });
             self.touched.insert(at);
+        }
+    }
+
+    /// Reckons when the next is to be accused, where that has changed. A word from one of them puts it off,
+    /// but that is found out when the time has come: there are many words, and they change nothing else.
+    pub(super) fn reckon(&mut self) {
+        if self.accuse_ms == 0 {
+            let due = self.watched.iter().filter_map(|(at, since)| self.due(*at, *since));
+            self.accuse_ms = due.min().unwrap_or(u64::MAX);
         }
     }
 

@@ -47,6 +47,9 @@ impl Membership {
         }
         let refute_ms = self.refute_ms();
         let mut lost = Vec::new();
+        if !self.touched.is_empty() {
+            self.accuse_ms = 0;
+        }
         for at in std::mem::take(&mut self.touched) {
             let peer = &mut self.peers[at as usize];
             if peer.mine.is_some_and(|life| life < peer.life || peer.left_ms.is_some()) {

@@ -42,6 +42,9 @@ impl Membership {
         if self.probe_deadline().is_some_and(|ms| ms <= now.ms) {
             self.turn(now);
         }
+        if !std::mem::take(&mut self.links_stale) {
+            return;
+        }
         let probed = self.probes.current.iter().map(|(at, _)| *at);
         let wanted: BTreeSet<PeerId> =
             self.watched.keys().copied().chain(probed).map(|at| self.peers[at as usize].id).collect();
@@ -72,5 +75,6 @@ impl Membership {
             }
         }
         self.probes.current = current;
+        self.links_stale = true;
     }
 }

@@ -177,14 +177,17 @@ pub struct Membership {
     linked: BTreeMap<u32, u64>,
     /// Those who are to hear a heartbeat at once: over a link that has come up, or in answer.
     greet: BTreeSet<u32>,
-    /// The last [`Order::Links`].
+    /// The last [`Order::Links`], and whether another may be due.
     wanted: Vec<PeerId>,
+    links_stale: bool,
     probes: Probes,
     health: Health,
     /// When this peer last woke from a pause: silence before that is its own.
     woke_ms: u64,
     last_ms: u64,
     beat_ms: u64,
+    /// Nobody is accused before this; 0: to be reckoned anew.
+    accuse_ms: u64,
     /// The highest life that [`Order::Refute`] named.
     refuted: u64,
     gate: Gate,
@@ -223,11 +226,13 @@ impl Membership {
             linked: BTreeMap::new(),
             greet: BTreeSet::new(),
             wanted: Vec::new(),
+            links_stale: true,
             probes: Probes::new(me, now.ms),
             health: Health::new(now.ms),
             woke_ms: now.ms,
             last_ms: now.ms,
             beat_ms: now.ms,
+            accuse_ms: 0,
             refuted: 0,
             gate: Gate::new(&tuning, remembered.reference, now.ms),
             gate_stale: true,
@@ -313,7 +318,9 @@ impl Membership {
         self.arrive(now);
         let Some(&at) = self.index.get(from) else { return };
         if at != ME && self.peers[at as usize].known {
-            self.peers[at as usize].heard(now.ms);
+            if self.peers[at as usize].heard(now.ms) {
+                self.accuse_ms = 0;
+            }
             // Not more than one a beat: two that no longer want each other soon fall silent.
             let answer = &mut self.peers[at as usize].answered_ms;
             if !self.linked.contains_key(&at) && now.ms >= *answer + self.tuning.heartbeat_ms * 3 / 4 {
@@ -348,6 +355,23 @@ impl Membership {
         }
     }
 
+    /// Whether a verdict is the first against the present life of its subject, another peer.
+    pub fn is_charge(&self, subject: &PeerId, life: u64) -> bool {
+        self.index.get(subject).is_some_and(|at| {
+            let peer = &self.peers[*at as usize];
+            *at != ME
+                && peer.known
+                && peer.left_ms.is_none()
+                && life >= peer.life
+                && peer.accused.is_none_or(|it| it.life < life)
+        })
+    }
+
+    /// Whether this life of a peer's makes void what stands against it.
+    pub fn is_relief(&self, peer: &PeerId, life: u64) -> bool {
+        self.index.get(peer).is_some_and(|at| self.peers[*at as usize].standing().is_some_and(|it| it.life < life))
+    }
+
     /// Does what is due. To be called after each of the above and at [`Membership::next_deadline`].
     pub fn tick(&mut self, now: Now) -> Vec<Order> {
         self.arrive(now);
@@ -358,6 +382,7 @@ impl Membership {
         self.want_links(now);
         self.beat(now);
         self.remember();
+        self.reckon();
         std::mem::take(&mut self.orders)
     }
 
@@ -366,14 +391,25 @@ impl Membership {
         if !self.touched.is_empty() || !self.orders.is_empty() || !self.greet.is_empty() {
             return self.last_ms;
         }
-        let accuse = self.watched.iter().filter_map(|(at, since)| self.due(*at, *since));
         let judge = self.alarms.first().map(|alarm| alarm.0);
-        accuse.chain(judge).chain(self.gate.deadline()).chain(self.probe_deadline()).fold(self.beat_ms, u64::min)
+        let others = judge.into_iter().chain(self.gate.deadline()).chain(self.probe_deadline());
+        others.fold(self.beat_ms.min(self.accuse_ms), u64::min)
     }
 
     /// What this peer holds of another.
     pub fn state(&self, peer: &PeerId) -> State {
         self.index.get(peer).map_or(State::Left, |at| self.peers[*at as usize].state)
+    }
+
+    /// Since when this peer holds another for what it does: monotonic, ms.
+    pub fn since(&self, peer: &PeerId) -> Option<u64> {
+        self.index.get(peer).map(|at| self.peers[*at as usize].since_ms)
+    }
+
+    /// What [`Order::Remember`] would keep now.
+    pub fn remembered(&self) -> Vec<u8> {
+        let down = self.down.iter().map(|(id, life)| (*id, *life)).collect();
+        crate::wire::encode(&Remembered { reference: self.gate.reference().cloned(), down })
     }
 
     /// The highest life that a peer is known to have, by record or by heartbeat; 0 of one unknown.
@@ -384,6 +420,15 @@ impl Membership {
     /// The members that are alive or suspect, this peer included, in order.
     pub fn live(&self) -> impl Iterator<Item = PeerId> {
         self.index.iter().filter(|(_, at)| self.peers[**at as usize].is_live()).map(|(id, _)| *id)
+    }
+
+    /// One of those that are alive or suspect, but not this peer, as `draw` says.
+    pub fn random(&self, draw: u64) -> Option<PeerId> {
+        let peers = self.peers.len() as u64;
+        let able = |at: &u64| *at != u64::from(ME) && self.peers[*at as usize].is_live();
+        // Where most are down, a few steps to the next one that is not.
+        let at = (0..peers).map(|step| (draw % peers + step) % peers).find(able)?;
+        Some(self.peers[at as usize].id)
     }
 
     /// How many [`Membership::live`] yields.
@@ -451,6 +496,8 @@ impl Membership {
             let before = std::mem::take(&mut self.watched);
             let since = |at: u32| (at, before.get(&at).copied().unwrap_or(now.ms));
             self.watched = self.draw.observers(ME).chain(self.draw.observed_by(ME)).map(since).collect();
+            self.accuse_ms = 0;
+            self.links_stale = true;
         }
     }
 
@@ -470,9 +517,7 @@ impl Membership {
 
     fn remember(&mut self) {
         if std::mem::take(&mut self.remember_stale) {
-            let down = self.down.iter().map(|(id, life)| (*id, *life)).collect();
-            let remembered = Remembered { reference: self.gate.reference().cloned(), down };
-            self.orders.push(Order::Remember(crate::wire::encode(&remembered)));
+            self.orders.push(Order::Remember(self.remembered()));
         }
     }
 }

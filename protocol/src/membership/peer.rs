@@ -76,12 +76,14 @@ impl Peer {
         matches!(self.state, State::Alive | State::Suspect)
     }
 
-    /// A heartbeat came over the link.
-    pub fn heard(&mut self, now_ms: u64) {
+    /// A heartbeat came over the link; whether it ends doubt about that.
+    pub fn heard(&mut self, now_ms: u64) -> bool {
         self.heard_ms = now_ms;
-        if now_ms >= self.doubted_ms + DOUBT_MS {
+        let over = self.doubt > 0 && now_ms >= self.doubted_ms + DOUBT_MS;
+        if over {
             self.doubt = 0;
         }
+        over
     }
 
     /// This peer's own verdict was refuted: perhaps only the link between the two is broken.

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::placement::{GANG_MAX, OnHeal, PRIORITY_MAX, Placement, TIME_MS_MAX};
 use super::resources::{CPU_MILLIS, MEMORY_BYTES, Resources};
 use crate::market::constraint::Constraint;
 
+/// How long after a machine was seen down a service's tasks are replaced, ms.
+pub const SERVICE_LOST_AFTER_MS: u64 = 2_000;
+/// The same for batches, whose tasks are dearer to repeat.
+pub const BATCH_LOST_AFTER_MS: u64 = 30_000;
 /// What a service needs when its file says nothing: counted against the machine, not limited.
 pub const DEFAULT_CPU_MILLIS: u64 = 100;
 /// The memory side of [`DEFAULT_CPU_MILLIS`]: 64 MiB.
@@ -51,15 +56,34 @@ pub struct ServiceSpec {
     /// `deploy.placement.constraints`: which machines will do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<Constraint>,
+    /// Beside whom its tasks may be, and over what they are spread.
+    #[serde(default, skip_serializing_if = "Placement::is_any")]
+    pub placement: Placement,
     /// What becomes of a task whose machine was lost.
     #[serde(default)]
     pub on_lost: OnLost,
-    /// Higher goes first.
+    /// How long after its machine was seen down a task is replaced, ms; 2 s, of a batch 30 s, where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_after_ms: Option<u64>,
+    /// Which copy of a task stays when a partition heals.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_heal: OnHeal,
+    /// Its tasks end on a machine that has heard no other for so long, ms; `None`: they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_when_isolated_ms: Option<u64>,
+    /// Higher goes first; ten more may take the room of what runs.
     #[serde(default)]
     pub priority: i32,
+    /// All tasks start together, or none does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gang: bool,
     /// Milliseconds between SIGTERM and SIGKILL; 10 s where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_grace_ms: Option<u64>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// When a task that has ended is started again.
@@ -119,13 +143,18 @@ impl ServiceSpec {
     }
 
     /// The revision of what runs: two specs that differ only in the number of replicas, the
-    /// restart policy or the priority share it, and a change of those restarts nothing.
+    /// policies for ends, losses and places share it, and a change of those restarts nothing.
     pub fn revision(&self) -> u64 {
         let running = ServiceSpec {
             replicas: 0,
             restart: Restart::default(),
             on_lost: OnLost::default(),
+            lost_after_ms: None,
+            on_heal: OnHeal::default(),
+            stop_when_isolated_ms: None,
+            placement: Placement::default(),
             priority: 0,
+            gang: false,
             ..self.clone()
         };
         let mut first = [0; 8];
@@ -150,6 +179,33 @@ impl ServiceSpec {
     /// Milliseconds between SIGTERM and SIGKILL.
     pub fn grace_ms(&self) -> u64 {
         self.stop_grace_ms.unwrap_or(10_000)
+    }
+
+    /// How long after its machine was seen down a task is replaced, ms.
+    pub fn lost_after_ms(&self) -> u64 {
+        let usual = if self.is_batch() { BATCH_LOST_AFTER_MS } else { SERVICE_LOST_AFTER_MS };
+        self.lost_after_ms.unwrap_or(usual)
+    }
+
+    /// What is wrong with how it wants to be placed: the field, and what to say.
+    pub fn placement_fault(&self) -> Option<(&'static str, String)> {
+        if self.priority.unsigned_abs() > PRIORITY_MAX.unsigned_abs() {
+            return Some((
+                "priority",
+                format!("{} is no priority from -{PRIORITY_MAX} to {PRIORITY_MAX}", self.priority),
+            ));
+        }
+        if self.gang && self.replicas > GANG_MAX {
+            return Some(("gang", format!("a gang has at most {GANG_MAX} tasks")));
+        }
+        for (field, ms) in
+            [("lost_after_ms", self.lost_after_ms), ("stop_when_isolated_ms", self.stop_when_isolated_ms)]
+        {
+            if ms.is_some_and(|ms| ms > TIME_MS_MAX) {
+                return Some((field, "more than thirty days".into()));
+            }
+        }
+        self.placement.fault()
     }
 }
 

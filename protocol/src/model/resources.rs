@@ -75,6 +75,12 @@ impl Resources {
         }
     }
 
+    /// Of each dimension the lesser amount.
+    pub fn least(&self, other: &Resources) -> Resources {
+        let both = self.0.iter().filter_map(|(name, amount)| Some((name.clone(), *amount.min(other.0.get(name)?))));
+        Self(both.filter(|(_, amount)| *amount > 0).collect())
+    }
+
     /// The first dimension in which `need` exceeds what a machine of this capacity has free when
     /// `used` is taken; `None` where it fits.
     pub fn lacks(&self, used: &Resources, need: &Resources) -> Option<String> {

@@ -9,9 +9,10 @@ use crate::ids::{BidId, ClaimId, PeerId, TaskId};
 
 /// How a claim fares. A claim ends, and its room is free, only when its container is gone.
 /// "Lost" is a conclusion of others, never a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClaimState {
+    #[default]
     Accepted,
     Starting,
     Running,
@@ -45,6 +46,10 @@ impl ClaimState {
     }
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// One port of a running task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortBinding {
@@ -60,7 +65,7 @@ pub struct PortBinding {
 
 /// The value of a `claim` record: a machine's durable promise to run one task, and how it fares.
 /// Only the machine writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub id: ClaimId,
     pub task: TaskId,
@@ -73,6 +78,15 @@ pub struct Claim {
     pub state: ClaimState,
     /// The room that is taken until the claim has ended.
     pub need: Resources,
+    /// Of its service when it was awarded: work of a priority of ten more may take its room.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: i32,
+    /// Claims of this machine whose room it takes over: it starts when they are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub takes_over: Vec<ClaimId>,
+    /// It is one of a gang, and starts when it is told that all the others are accepted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gang: bool,
     #[serde(default)]
     pub ports: Vec<PortBinding>,
     /// The image's manifest digest, once it is known.
@@ -106,7 +120,7 @@ pub struct Claim {
 }
 
 /// What an executor is told to run. It stays on the machine: neither claims nor gossip carry it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
     pub task: TaskId,
     pub attempt: u32,
@@ -126,6 +140,9 @@ pub struct TaskSpec {
     pub limits: Resources,
     /// Milliseconds between SIGTERM and SIGKILL.
     pub grace_ms: u64,
+    /// It ends when its machine has heard no other for so long, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_when_isolated_ms: Option<u64>,
 }
 
 /// How a task finished: kept in the document, so that finished work is never run again.

@@ -2,18 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::gang;
 use crate::event::Now;
 use crate::ids::{ClaimId, PeerId};
 use crate::ledger::readings::{ClaimEntry, Slots};
 use crate::market::wire::Slot;
 use crate::membership::Loss;
-use crate::model::{ClaimState, OnLost, Outcome, Restart, ServiceSpec};
+use crate::model::{Claim, ClaimState, OnHeal, OnLost, Outcome, Restart, ServiceSpec};
 use crate::wire::StopReason;
 
-/// How long after a machine was seen down a service's tasks are replaced, ms.
-pub const SERVICE_LOST_AFTER_MS: u64 = 2_000;
-/// The same for batches, whose tasks are dearer to repeat.
-pub const BATCH_LOST_AFTER_MS: u64 = 30_000;
 /// The back-off before a second quick restart, ms; it doubles each time.
 const BACKOFF_MS: u64 = 100;
 /// The longest back-off, ms.
@@ -25,6 +22,8 @@ const RAN_WELL_MS: u64 = 10_000;
 pub trait Sight {
     /// Whether a machine is lost, for tasks that wait this long.
     fn loss(&self, machine: &PeerId, lost_after_ms: u64) -> Loss;
+    /// Whether a claim is to end once another one of its task runs: the task is being moved.
+    fn gives_way(&self, claim: &Claim) -> bool;
     /// Whether a machine is to be emptied.
     fn draining(&self, machine: &PeerId) -> bool;
 }
@@ -34,8 +33,12 @@ pub trait Sight {
 pub struct Plan {
     /// Claims to be ended.
     pub stop: Vec<(PeerId, ClaimId, StopReason)>,
-    /// Slots that nobody runs and that may be given out now.
+    /// Slots that nobody runs and that may be given out now;
     pub missing: Vec<Slot>,
+    /// all together, or none.
+    pub together: bool,
+    /// Members of a gang that may start: all the others are accepted.
+    pub go: Vec<(PeerId, ClaimId)>,
     /// Work that has finished and is not in the document yet.
     pub outcomes: Vec<Outcome>,
     /// Attempts in a row that ended soon, by slot.
@@ -46,6 +49,19 @@ pub struct Plan {
     pub held: u32,
     /// Pairs of live claims of one task.
     pub overlaps: u32,
+    /// Why slots that nobody runs are not given out yet.
+    pub waits: BTreeMap<String, Wait>,
+}
+
+/// Why a slot that nobody runs is not given out yet. Times are monotonic, ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Its machine is down, and may come back until then.
+    Lost { machine: PeerId, until_ms: u64 },
+    /// The storm gate holds it back; no time: until others come back.
+    Held { machine: PeerId, until_ms: Option<u64> },
+    /// It ended so often in a row, soon after its start.
+    BackOff { times: u32, until_ms: u64 },
 }
 
 impl Plan {
@@ -92,6 +108,11 @@ pub fn reconcile(
             }
         }
     }
+    if spec.gang {
+        let finished = |slot: &str| outcomes.get(slot).is_some_and(|outcome| outcome.revision == revision);
+        let loss = |entry: &ClaimEntry| sight.loss(&entry.owner, spec.lost_after_ms());
+        gang::gather(spec, claims, given, finished, loss, &mut outdated, &mut plan);
+    }
     let surplus = claims.iter().filter(|(slot, _)| !is_wanted(slot, spec.replicas));
     unwanted(surplus.flat_map(|(_, entries)| entries), &mut plan);
     // One at a time, and only while all others run: a service is changed without going away.
@@ -127,7 +148,7 @@ fn look_at(
         end(entries, StopReason::Duplicate, plan);
         return Seen::Finished;
     }
-    let lost_after_ms = if spec.is_batch() { BATCH_LOST_AFTER_MS } else { SERVICE_LOST_AFTER_MS };
+    let lost_after_ms = spec.lost_after_ms();
     let mut live: Vec<&ClaimEntry> = Vec::new();
     let mut absent = false;
     let mut lost = Vec::new();
@@ -136,18 +157,20 @@ fn look_at(
             Loss::No => live.push(entry),
             Loss::Waits { until_ms } => {
                 plan.look(until_ms);
+                plan.waits.insert(slot.into(), Wait::Lost { machine: entry.owner, until_ms });
                 absent = true;
             }
             Loss::Held { until_ms } => {
                 until_ms.into_iter().for_each(|ms| plan.look(ms));
                 plan.held += 1;
+                plan.waits.insert(slot.into(), Wait::Held { machine: entry.owner, until_ms });
                 absent = true;
             }
             Loss::Lost => lost.push(entry),
         }
     }
     if !live.is_empty() {
-        return keep_one(revision, live, sight, plan);
+        return keep_one(spec, revision, live, sight, plan);
     }
     if absent {
         return Seen::Waits;
@@ -185,16 +208,30 @@ fn look_at(
         let wait = BACKOFF_MS.saturating_mul(1 << (quick - 1).min(16)).min(BACKOFF_MAX_MS);
         if since < wait {
             plan.look(now.ms + (wait - since));
+            plan.waits.insert(slot.into(), Wait::BackOff { times: quick, until_ms: now.ms + (wait - since) });
             return Seen::Waits;
         }
     }
     Seen::Missing(attempt)
 }
 
-/// Of live claims of one task the oldest stays: the stamp of `accepted`, then the owner, are facts
-/// that never change. The others end once it runs.
-fn keep_one(revision: u64, mut live: Vec<&ClaimEntry>, sight: &impl Sight, plan: &mut Plan) -> Seen {
-    live.sort_by_key(|entry| (entry.claim.revision != revision, entry.claim.accepted_at, entry.owner, entry.claim.id));
+/// Of live claims of one task the oldest stays, or the youngest where that is wanted: the stamp of `accepted`, then the
+/// owner, are facts that never change. The others end once it runs.
+fn keep_one(
+    spec: &ServiceSpec,
+    revision: u64,
+    mut live: Vec<&ClaimEntry>,
+    sight: &impl Sight,
+    plan: &mut Plan,
+) -> Seen {
+    let age = |accepted_at: u64| match spec.on_heal {
+        OnHeal::KeepOriginal => accepted_at,
+        OnHeal::KeepReplacement => u64::MAX - accepted_at,
+    };
+    live.sort_by_key(|entry| {
+        let claim = &entry.claim;
+        (claim.revision != revision, sight.gives_way(claim), age(claim.accepted_at), entry.owner, claim.id)
+    });
     let winner = live[0];
     plan.overlaps += live.len() as u32 - 1;
     if winner.claim.state == ClaimState::Running {

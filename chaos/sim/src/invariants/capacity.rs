@@ -19,6 +19,8 @@ struct Open {
     claim: ClaimId,
     need: Resources,
     ports: Vec<(u16, String)>,
+    /// Claims whose room it takes over: while they live, what both take counts once.
+    takes_over: Vec<ClaimId>,
 }
 
 /// Every machine's durable claims that have not ended, by record.
@@ -39,7 +41,7 @@ impl Capacity {
         match claim.filter(|claim| !claim.state.has_ended()) {
             Some(claim) => {
                 let ports = claim.ports.iter().map(|port| (port.host, port.protocol.clone())).collect();
-                let open = Open { claim: claim.id, need: claim.need, ports };
+                let open = Open { claim: claim.id, need: claim.need, ports, takes_over: claim.takes_over };
                 self.accounts[machine].insert(id.clone(), open);
             }
             None => drop(self.accounts[machine].remove(id)),
@@ -68,16 +70,22 @@ impl Capacity {
         let mut used = Resources::default();
         let mut ports = BTreeSet::new();
         for open in self.accounts[machine].values().chain(&self.strays[machine]) {
-            if let Some(dimension) = capacity.lacks(&used, &open.need) {
+            let victims = self.living(machine, &open.takes_over);
+            let mut need = open.need.clone();
+            let mut inherited = Resources::default();
+            victims.iter().for_each(|victim| inherited.add(&victim.need));
+            need.sub(&inherited.least(&open.need));
+            if let Some(dimension) = capacity.lacks(&used, &need) {
                 let (claims, strays) = (self.accounts[machine].len(), self.strays[machine].len());
                 return Err(format!(
                     "m{machine} has promised more {dimension} than it has, in {claims} claims beside {strays} containers \
                      of an identity that it lost"
                 ));
             }
-            used.add(&open.need);
+            used.add(&need);
             for port in &open.ports {
-                if !ports.insert(port) {
+                let is_inherited = victims.iter().any(|victim| victim.ports.contains(port));
+                if !is_inherited && !ports.insert(port) {
                     return Err(format!("m{machine} has given port {}/{} away twice", port.0, port.1));
                 }
             }
@@ -85,12 +93,25 @@ impl Capacity {
         Ok(())
     }
 
-    /// A container may be made only for a durable claim.
+    /// Those of these claims that have not ended.
+    fn living(&self, machine: usize, claims: &[ClaimId]) -> Vec<&Open> {
+        if claims.is_empty() {
+            return Vec::new();
+        }
+        self.accounts[machine].values().filter(|open| claims.contains(&open.claim)).collect()
+    }
+
+    /// A container may be made only for a durable claim, and when the claims whose room it takes are gone.
     pub fn made(&self, machine: usize, claim: ClaimId, task: &TaskId) -> Result<(), String> {
-        if self.accounts[machine].values().any(|open| open.claim == claim) {
-            Ok(())
-        } else {
-            Err(format!("m{machine} makes a container for {task} without a durable claim"))
+        let Some(open) = self.accounts[machine].values().find(|open| open.claim == claim) else {
+            return Err(format!("m{machine} makes a container for {task} without a durable claim"));
+        };
+        match self.living(machine, &open.takes_over)[..] {
+            [] => Ok(()),
+            [first, ..] => Err(format!(
+                "m{machine} makes a container for {task} in the room of claim {}, which lives",
+                first.claim
+            )),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod acknowledged;
 pub mod capacity;
 pub mod convergence;
 pub mod finished;
+pub mod gangs;
 pub mod history;
 pub mod owners;
 pub mod resurrection;
@@ -23,6 +24,7 @@ use rialto_protocol::wire::{self, Message};
 use crate::disk::Disk;
 use crate::executor::VirtualExecutor;
 use capacity::Capacity;
+use gangs::Gangs;
 use history::History;
 use owners::Owners;
 use resurrection::Resurrection;
@@ -43,6 +45,8 @@ pub const RESURRECTION: &str = "no-resurrection";
 pub const FINISHED: &str = "finished-stays-finished";
 /// P4: everybody holds and believes the same when the faults are gone.
 pub const CONVERGENCE: &str = "convergence";
+/// Of a gang no task starts before all are claimed.
+pub const GANGS: &str = "gang-atomic";
 /// P7: any surviving subset goes on.
 pub const SURVIVORS: &str = "survivors";
 /// A law of the brain itself: it neither panics, nor spins, nor answers twice.
@@ -61,6 +65,7 @@ pub struct Violation {
 #[derive(Debug)]
 pub struct Promises {
     pub capacity: Capacity,
+    pub gangs: Gangs,
     pub owners: Owners,
     pub history: History,
     resurrection: Resurrection,
@@ -73,6 +78,7 @@ impl Promises {
     pub fn new(machines: usize) -> Self {
         Self {
             capacity: Capacity::new(machines),
+            gangs: Gangs::default(),
             owners: Owners::default(),
             history: History::default(),
             resurrection: Resurrection::default(),
@@ -115,6 +121,7 @@ impl Promises {
         if record.key.kind != Kind::CLAIM {
             return;
         }
+        self.gangs.durable(stored);
         let claim = record.value.as_ref().map(|value| wire::decode::<Claim>(value));
         let claim = match claim.transpose() {
             Ok(claim) => claim,
@@ -156,6 +163,8 @@ impl Promises {
     pub fn made(&mut self, at_ms: u64, machine: usize, claim: ClaimId, task: TaskId, attempt: u32) {
         let result = self.capacity.made(machine, claim, &task);
         self.judge(CAPACITY, at_ms, result);
+        let result = self.gangs.made(claim);
+        self.judge(GANGS, at_ms, result);
         let result = self.history.made(at_ms, machine, claim, task, attempt);
         self.judge(RESURRECTION, at_ms, result);
     }

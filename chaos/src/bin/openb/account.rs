@@ -65,8 +65,8 @@ impl Account {
     pub fn check_against<'a>(&self, bidders: impl Iterator<Item = (usize, &'a Bidder)>) -> anyhow::Result<()> {
         for (place, bidder) in bidders {
             let left = &self.left[place];
-            let free = |dimension: &str| bidder.capacity.free(bidder.used(), dimension);
-            let gpus: u64 = bidder.capacity.gpus(bidder.used()).map(|(_, free)| free).sum();
+            let free = |dimension: &str| bidder.capacity.free(&bidder.used(), dimension);
+            let gpus: u64 = bidder.capacity.gpus(&bidder.used()).map(|(_, free)| free).sum();
             let same = free(CPU_MILLIS) == left.cpu_millis
                 && free(MEMORY_BYTES) == left.memory_bytes
                 && gpus == left.gpus.iter().sum::<u64>();

@@ -8,13 +8,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use rialto_protocol::event::Now;
 use rialto_protocol::ids::{AppId, BidId, ClaimId, PeerId, TaskId};
 use rialto_protocol::ledger::readings::{Pending, Readings, Stewardship};
 use rialto_protocol::market::auction::{Auction, BIDS_MS, Candidate, choose, cost_by, decide, summary};
 use rialto_protocol::market::bidder::{Answer, Bidder, Images};
 use rialto_protocol::market::constraint;
+use rialto_protocol::market::crowd::Crowd;
 use rialto_protocol::market::wire::{Award, Slot, Solicit};
-use rialto_protocol::model::{Claim, ClaimState, Executor, Machine, OnLost, Resources, TaskSpec};
+use rialto_protocol::model::{Claim, ClaimState, Executor, Machine, Resources, TaskSpec};
 use rialto_sim::Dice;
 
 use super::account::Account;
@@ -143,10 +145,10 @@ impl<'a> Replay<'a> {
             service: SERVICE.into(),
             count: 1,
             need: task.need.clone(),
-            priority: 0,
             image: IMAGE.into(),
             constraints: task.constraints.clone(),
             deadline_ms: BIDS_MS,
+            ..Solicit::default()
         };
         let mut asked = self.choose(&solicit);
         asked.truncate(self.settings.asked_max);
@@ -198,7 +200,8 @@ impl<'a> Replay<'a> {
             let Some(bidder) = self.bidders.get_mut(&peer) else { continue };
             bidder.mix = mix.clone();
             let bid = BidId(self.dice.bytes());
-            match bidder.solicited(self.now_ms, steward, &auction.solicit, auction.deadline_ms, images, bid) {
+            let now = Now { ms: self.now_ms, wall: self.now_ms };
+            match bidder.solicited(now, steward, &auction.solicit, auction.deadline_ms, images, bid) {
                 Answer::Bid(bid) => {
                     auction.bids.insert(peer, bid);
                 }
@@ -213,7 +216,7 @@ impl<'a> Replay<'a> {
     }
 
     fn decide(&mut self, auction: &Auction, task: &Task) -> anyhow::Result<()> {
-        let awards = decide(&auction.slots, &auction.bids, |_| 0);
+        let awards = decide(&auction.slots, &auction.bids, Crowd::default(), |_| None);
         let winner = awards.iter().next().map(|(peer, (bid, _))| (*peer, *bid));
         for (peer, bid) in &auction.bids {
             if Some(*peer) != winner.map(|(winner, _)| winner)
@@ -231,7 +234,7 @@ impl<'a> Replay<'a> {
         let Some(reservation) = bidder.reservation(&bid).cloned() else { bail!("the winner has no reservation") };
         let claim = claim(auction, bid, ClaimId(self.dice.bytes()), reservation.need_of(0), self.now_ms);
         self.account.take(self.hosts, self.places[&peer], &claim.need, &task.need)?;
-        bidder.accept(&award(auction, bid), vec![(claim.clone(), spec(&claim))]);
+        bidder.accept(&award(auction, bid), vec![(claim.clone(), spec(&claim))], None);
         self.outcome.gpu_milli_allocated += task.gpu_milli;
         self.news.push_back(News::Claim(peer, Box::new(claim)));
         self.behind += 1;
@@ -273,7 +276,7 @@ fn waits(auction: &Auction) -> Stewardship {
         count: 1,
         need: auction.solicit.need.clone(),
         priority: 0,
-        oldest: 0,
+        rank: auction.solicit.rank,
         reasons: summary(&auction.declines),
     };
     Stewardship { pending: vec![pending], ..Stewardship::default() }
@@ -289,17 +292,9 @@ fn claim(auction: &Auction, bid: BidId, id: ClaimId, need: Resources, now_ms: u6
         revision: auction.revision,
         state: ClaimState::Running,
         need,
-        ports: Vec::new(),
-        image_digest: None,
-        healthy: None,
-        not_before: None,
-        fence: None,
         accepted_at: now_ms,
         started_at: Some(now_ms),
-        ended_at: None,
-        exit_code: None,
-        oom_killed: false,
-        reason: None,
+        ..Claim::default()
     }
 }
 
@@ -312,28 +307,10 @@ fn award(auction: &Auction, bid: BidId) -> Award {
         revision: auction.revision,
         slots: auction.slots.clone(),
         image: IMAGE.into(),
-        image_digest: None,
-        image_at: Vec::new(),
-        command: Vec::new(),
-        environment: BTreeMap::new(),
-        ports: Vec::new(),
-        limits: Default::default(),
-        grace_ms: 0,
-        priority: 0,
-        on_lost: OnLost::default(),
+        ..Award::default()
     }
 }
 
 fn spec(claim: &Claim) -> TaskSpec {
-    TaskSpec {
-        task: claim.task.clone(),
-        attempt: claim.attempt,
-        image: IMAGE.into(),
-        image_digest: None,
-        image_at: Vec::new(),
-        command: Vec::new(),
-        environment: BTreeMap::new(),
-        limits: Default::default(),
-        grace_ms: 0,
-    }
+    TaskSpec { task: claim.task.clone(), attempt: claim.attempt, image: IMAGE.into(), ..TaskSpec::default() }
 }

@@ -1,0 +1,373 @@
+//! Peers on a fair local network: each message arrives once and in order, after 100 to 300 µs that
+//! are the pair's own; a commit is durable after a millisecond; a container runs after five.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::time::Instant;
+
+use rialto_protocol::event::{Request, TaskReport};
+use rialto_protocol::ids::{PeerId, rendezvous};
+use rialto_protocol::ledger::record::Signature;
+use rialto_protocol::wire::Message;
+use rialto_protocol::{Brain, Config, Effect, Event, Now};
+
+use super::bytes::Scales;
+use super::standing::{Standing, description};
+use super::tally::{Tally, kind};
+use crate::Dice;
+
+/// Wall clock at the beginning, ms since 1970.
+pub const WALL_MS: u64 = 1_750_000_000_000;
+/// The monotonic clock at the beginning, ms.
+const BEGIN_MS: u64 = 1_000;
+const COMMIT_US: u64 = 1_000;
+const SIGN_US: u64 = 50;
+const START_US: u64 = 5_000;
+const DIAL_US: u64 = 1_500;
+/// One end notices that a connection was closed or cut after this long.
+const NOTICE_US: u64 = 500;
+
+#[derive(Debug)]
+enum What {
+    Wake { peer: u32, due_ms: u64 },
+    Deliver { from: u32, to: u32, message: Message },
+    Tell { peer: u32, event: Box<Event> },
+    Dialed { pair: (u32, u32) },
+}
+
+/// Ordered by time, then by when it was scheduled.
+#[derive(Debug)]
+struct Scheduled {
+    at_us: u64,
+    tie: u64,
+    what: What,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at_us, self.tie) == (other.at_us, other.tie)
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.tie).cmp(&(other.at_us, other.tie))
+    }
+}
+
+/// One peer.
+#[derive(Debug)]
+struct Peer {
+    id: PeerId,
+    brain: Brain,
+    armed: Option<u64>,
+    wants: BTreeSet<u32>,
+    linked: BTreeSet<u32>,
+}
+
+/// A record on its way to all.
+#[derive(Debug)]
+struct Watch {
+    owner: PeerId,
+    seq: u64,
+    since_us: u64,
+    lacking: BTreeSet<u32>,
+    /// How long it took to each, µs.
+    took: Vec<u64>,
+}
+
+/// All peers, and what is going to happen.
+#[derive(Debug)]
+pub struct Crowd {
+    now_us: u64,
+    tie: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    peers: Vec<Peer>,
+    at: HashMap<PeerId, u32>,
+    dice: Dice,
+    scales: Scales,
+    pub tally: Tally,
+    watch: Option<Watch>,
+    requests: u64,
+}
+
+impl Crowd {
+    /// Everybody starts from the same ledger; `each` is called as each has started.
+    pub fn new(seed: u64, standing: &Standing, mut each: impl FnMut(usize)) -> Self {
+        let mut dice = Dice::new(seed, "crowd");
+        let now = Now { ms: BEGIN_MS, wall: WALL_MS };
+        let mut first = Vec::new();
+        let mut peers: Vec<Peer> = Vec::new();
+        for (at, id) in standing.peers.iter().enumerate() {
+            let config = Config {
+                me: *id,
+                cluster: standing.cluster,
+                founding: (at == 0).then_some(standing.nonce),
+                chain: Vec::new(),
+                seed: dice.number(),
+                minority_hold_ms: Some(60_000),
+            };
+            // What all hold alike is read, and held, once.
+            let (brain, effects) = match peers.first() {
+                None => Brain::new(config, standing.restored(at), now),
+                Some(Peer { brain, .. }) => brain.beside(config, standing.local(at).to_vec(), now),
+            };
+            first.push(effects);
+            let (wants, linked) = (BTreeSet::new(), BTreeSet::new());
+            peers.push(Peer { id: *id, brain, armed: None, wants, linked });
+            each(at);
+        }
+        let at = standing.peers.iter().enumerate().map(|(at, id)| (*id, at as u32)).collect();
+        let mut crowd = Self {
+            now_us: BEGIN_MS * 1000,
+            tie: 0,
+            queue: BinaryHeap::new(),
+            peers,
+            at,
+            dice,
+            scales: Scales::default(),
+            tally: Tally::default(),
+            watch: None,
+            requests: 0,
+        };
+        for (peer, effects) in first.into_iter().enumerate() {
+            crowd.perform(peer as u32, effects);
+            crowd.begin(peer as u32, standing);
+        }
+        crowd
+    }
+
+    /// What a driver tells its brain at the start.
+    fn begin(&mut self, peer: u32, standing: &Standing) {
+        let at = peer as usize;
+        self.ask(at, Request::Describe(description(at)));
+        for (claim, started_at) in standing.running(at) {
+            let report = TaskReport::Running { image_digest: None, started_at: *started_at };
+            self.feed(peer, Event::Task { claim: *claim, report });
+        }
+        // Daemons do not start on the same microsecond.
+        let at_us = self.now_us + self.dice.below(2_000_000);
+        self.schedule(at_us, What::Tell { peer, event: Box::new(Event::TasksFound) });
+        self.arm(peer);
+    }
+
+    /// The time, ms since the beginning.
+    pub fn now_ms(&self) -> u64 {
+        self.now_us / 1000 - BEGIN_MS
+    }
+
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    pub fn brain(&self, peer: usize) -> &Brain {
+        &self.peers[peer].brain
+    }
+
+    /// Standing links a peer, on average and at most.
+    pub fn links(&self) -> (f64, usize) {
+        let counts = self.peers.iter().map(|peer| peer.linked.len());
+        (counts.clone().sum::<usize>() as f64 / self.peers.len() as f64, counts.max().unwrap_or(0))
+    }
+
+    /// Links that bring everything, a peer.
+    pub fn eager(&self) -> f64 {
+        self.peers.iter().map(|peer| peer.brain.eager_and_lazy().0).sum::<usize>() as f64 / self.peers.len() as f64
+    }
+
+    /// A time as a brain reads it.
+    pub fn now(&self) -> Now {
+        Now { ms: self.now_us / 1000, wall: WALL_MS + self.now_us / 1000 - BEGIN_MS }
+    }
+
+    /// Lets everything happen for so long.
+    pub fn run_for(&mut self, ms: u64) {
+        let until = self.now_us + ms * 1000;
+        while self.queue.peek().is_some_and(|next| next.0.at_us <= until) {
+            let Some(Reverse(next)) = self.queue.pop() else { break };
+            self.now_us = next.at_us;
+            self.happen(next.what);
+        }
+        self.now_us = until;
+    }
+
+    /// Asks a peer for something.
+    pub fn ask(&mut self, peer: usize, request: Request) {
+        self.requests += 1;
+        let id = self.requests;
+        self.feed(peer as u32, Event::Request { id, request });
+    }
+
+    /// Has a peer write a record, and waits until all hold it: how long it took to each, µs, and how
+    /// many did not within `within_ms`.
+    pub fn spread_one(&mut self, peer: usize, within_ms: u64) -> (Vec<u64>, usize) {
+        let owner = self.peers[peer].id;
+        let seq = self.peers[peer].brain.complete(&owner) + 1;
+        let lacking = (0..self.peers.len() as u32).filter(|at| *at as usize != peer).collect();
+        self.watch = Some(Watch { owner, seq, since_us: self.now_us, lacking, took: Vec::new() });
+        let name = format!("image{seq}");
+        self.ask(peer, Request::Image { name, digest: "sha256:00".into(), bytes: 1, present: true, brought: true });
+        let until = self.now_ms() + within_ms;
+        while self.now_ms() < until && self.watch.as_ref().is_some_and(|watch| !watch.lacking.is_empty()) {
+            self.run_for(10);
+        }
+        self.watch.take().map_or((Vec::new(), 0), |watch| (watch.took, watch.lacking.len()))
+    }
+
+    fn schedule(&mut self, at_us: u64, what: What) {
+        self.tie += 1;
+        self.queue.push(Reverse(Scheduled { at_us: at_us.max(self.now_us), tie: self.tie, what }));
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Wake { peer, due_ms } => {
+                let target = &mut self.peers[peer as usize];
+                if target.armed != Some(due_ms) {
+                    return;
+                }
+                target.armed = None;
+                match target.brain.next_deadline() {
+                    Some(due) if due <= self.now_us / 1000 => self.feed(peer, Event::Woke),
+                    _ => self.arm(peer),
+                }
+            }
+            What::Deliver { from, to, message } => {
+                let from = self.peers[from as usize].id;
+                self.feed(to, Event::Received { from, message, verified: true });
+            }
+            What::Tell { peer, event } => self.feed(peer, *event),
+            What::Dialed { pair: (a, b) } => {
+                let wanted = self.peers[a as usize].wants.contains(&b) || self.peers[b as usize].wants.contains(&a);
+                if wanted && self.peers[a as usize].linked.insert(b) {
+                    self.peers[b as usize].linked.insert(a);
+                    self.tell_link(a, b, true);
+                    self.tell_link(b, a, true);
+                }
+            }
+        }
+    }
+
+    fn tell_link(&mut self, peer: u32, other: u32, up: bool) {
+        let event = Event::Link { peer: self.peers[other as usize].id, up };
+        self.feed(peer, event);
+    }
+
+    fn feed(&mut self, peer: u32, event: Event) {
+        let now = self.now();
+        let target = &mut self.peers[peer as usize];
+        let is_news = match &event {
+            Event::Received { message, .. } => target.brain.is_news(message),
+            _ => true,
+        };
+        match &event {
+            Event::Received { message: Message::Frame(_), .. } if is_news => self.tally.news += 1,
+            Event::Received { message: Message::Frame(_), .. } => self.tally.duplicates += 1,
+            Event::Received { message: Message::Vitals(_), .. } if is_news => self.tally.vitals_news += 1,
+            Event::Received { message: Message::Vitals(_), .. } => self.tally.vitals_duplicates += 1,
+            _ => {}
+        }
+        let kind = kind(&event, is_news);
+        let began = Instant::now();
+        let effects = target.brain.handle(now, event);
+        self.tally.handled(kind, began.elapsed());
+        if let Some(watch) = &mut self.watch
+            && watch.lacking.contains(&peer)
+            && target.brain.complete(&watch.owner) >= watch.seq
+        {
+            watch.lacking.remove(&peer);
+            watch.took.push(self.now_us - watch.since_us);
+        }
+        self.perform(peer, effects);
+        self.arm(peer);
+    }
+
+    fn arm(&mut self, peer: u32) {
+        let target = &mut self.peers[peer as usize];
+        let Some(due_ms) = target.brain.next_deadline() else { return };
+        if target.armed.is_some_and(|armed| armed <= due_ms) {
+            return;
+        }
+        target.armed = Some(due_ms);
+        self.schedule(due_ms * 1000, What::Wake { peer, due_ms });
+    }
+
+    fn perform(&mut self, peer: u32, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => self.send(peer, &to, message),
+                Effect::Commit { commit, drafts, .. } => {
+                    let signatures = vec![Signature([0; 64]); drafts.len()];
+                    self.tell(peer, COMMIT_US, Event::Committed { commit, signatures });
+                }
+                Effect::Store { token: Some(token), .. } => self.tell(peer, COMMIT_US, Event::Stored { token }),
+                Effect::SignVitals { vitals } => {
+                    let signature = Signature([0; 64]);
+                    self.tell(peer, SIGN_US, Event::VitalsSigned { counter: vitals.counter, signature });
+                }
+                Effect::Links { peers } => self.wants(peer, peers.iter().map(|(peer, _)| *peer)),
+                Effect::Start { claim, .. } => {
+                    let report = TaskReport::Running { image_digest: None, started_at: self.now().wall };
+                    self.tell(peer, START_US, Event::Task { claim, report });
+                }
+                Effect::Stop { claim, .. } => {
+                    let ended_at = self.now().wall;
+                    let report = TaskReport::Exited { exit_code: 143, oom_killed: false, ended_at };
+                    self.tell(peer, START_US, Event::Task { claim, report });
+                }
+                Effect::Report { what, .. } => *self.tally.reports.entry(what.name()).or_default() += 1,
+                Effect::Retire { reason } => panic!("m{peer} retires: {reason}"),
+                Effect::Store { token: None, .. }
+                | Effect::Members { .. }
+                | Effect::Forget { .. }
+                | Effect::Reply { .. }
+                | Effect::Changed { .. }
+                | Effect::Note { .. } => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, peer: u32, after_us: u64, event: Event) {
+        self.schedule(self.now_us + after_us, What::Tell { peer, event: Box::new(event) });
+    }
+
+    fn send(&mut self, from: u32, to: &PeerId, message: Message) {
+        let bytes = self.scales.weigh(&message);
+        self.tally.sent(&message, bytes);
+        let Some(to) = self.at.get(to).copied().filter(|to| *to != from) else { return };
+        let delay_us = 100 + rendezvous(u64::from(from), u64::from(to)) % 200;
+        // Without a standing link a connection is made first.
+        let dial_us = if self.peers[from as usize].linked.contains(&to) { 0 } else { DIAL_US };
+        self.schedule(self.now_us + delay_us + dial_us, What::Deliver { from, to, message });
+    }
+
+    fn wants(&mut self, peer: u32, wanted: impl Iterator<Item = PeerId>) {
+        let wanted: BTreeSet<u32> =
+            wanted.filter_map(|id| self.at.get(&id).copied()).filter(|at| *at != peer).collect();
+        let before = std::mem::replace(&mut self.peers[peer as usize].wants, wanted.clone());
+        for other in wanted.difference(&before) {
+            if !self.peers[peer as usize].linked.contains(other) {
+                self.schedule(self.now_us + DIAL_US, What::Dialed { pair: (peer, *other) });
+            }
+        }
+        for other in before.difference(&wanted) {
+            let gone = !self.peers[*other as usize].wants.contains(&peer);
+            if gone && self.peers[peer as usize].linked.remove(other) {
+                self.peers[*other as usize].linked.remove(&peer);
+                for (one, two) in [(peer, *other), (*other, peer)] {
+                    let id = self.peers[two as usize].id;
+                    self.tell(one, NOTICE_US, Event::Link { peer: id, up: false });
+                }
+            }
+        }
+    }
+}
