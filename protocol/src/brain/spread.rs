@@ -88,6 +88,9 @@ fn gather_ms(members: usize) -> u64 {
 
 impl Brain {
     pub(super) fn linked(&mut self, peer: PeerId, up: bool) {
+        if !up {
+            self.clocks.forget(&peer);
+        }
         self.members.link(self.now, &peer, up);
         if self.readings.departed.contains_key(&peer) {
             if up {
@@ -112,6 +115,8 @@ impl Brain {
     /// of the brain takes a turn.
     pub(super) fn received_again(&mut self, from: PeerId, message: &Message) {
         match message {
+            // This comes over every link by design.
+            Message::Frame(frame) if frame.tells_of_life() => {}
             Message::Frame(_) => self.brought(from, false),
             _ => {}
         }
@@ -142,7 +147,10 @@ impl Brain {
             return self.report(Some(from), Bad::Signature);
         }
         match message {
-            Message::Heartbeat { life } => self.members.heard(self.now, &from, life),
+            Message::Heartbeat { life, clock } => {
+                self.clocks.heard(self.now, from, &clock);
+                self.members.heard(self.now, &from, life);
+            }
             Message::Frame(frame) => self.take_frame(from, &frame),
             Message::Vitals(vitals) => self.take_vitals(from, vitals),
             Message::Prune => self.pruned(from),
@@ -186,9 +194,14 @@ impl Brain {
         }
     }
 
-    /// Pushes a frame over every eager link but the one it came by, and announces it to the others.
+    /// Pushes a frame over every eager link but the one it came by, and announces it to the others. What
+    /// tells of life and death goes over all links: an accused has 2 s to be heard everywhere, and the tree
+    /// may hang on the very link over which nothing comes.
     pub(super) fn push(&mut self, frame: &Arc<Frame>, from: &PeerId) {
-        let links = self.spread.tree.eager().filter(|peer| peer != from && *peer != frame.owner);
+        let everywhere = frame.tells_of_life();
+        let tree = &self.spread.tree;
+        let links = tree.eager().chain(tree.lazy().filter(|_| everywhere));
+        let links = links.filter(|peer| peer != from && *peer != frame.owner);
         self.out.extend(links.map(|to| Effect::Send { to, message: Message::Frame(frame.clone()) }));
         self.spread.announcements.pushed(&frame.owner, frame.last());
         self.spread.gather(self.now.ms, self.members.live_count());

@@ -184,6 +184,16 @@ impl Frame {
         self.prev + self.entries.len() as u64
     }
 
+    /// Whether it says that somebody lives, or does not, or is a member no more.
+    pub fn tells_of_life(&self) -> bool {
+        let tells = |record: &Record| match record.key.kind {
+            Kind::MACHINE | Kind::DEPARTURE => true,
+            Kind::VERDICT => record.value.is_some(),
+            _ => false,
+        };
+        self.entries.iter().any(|entry| matches!(entry, Entry::Whole(record) if tells(record)))
+    }
+
     /// What the owner must have signed.
     pub fn signed(&self) -> [u8; 32] {
         to_sign(&self.owner, self.prev, &root(self.leaves()))

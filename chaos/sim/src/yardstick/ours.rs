@@ -16,12 +16,14 @@ use crate::air::Air;
 use crate::detector::{Detector, Down};
 use crate::news::{Log, Record, Shelf};
 use crate::queue::Queue;
-use crate::streams::{self, HANDSHAKE_US, Links, UNACKNOWLEDGED_US, backoff_us, fate, handshake_us, pair};
+use crate::streams::{HANDSHAKE_US, INTO_THE_VOID, Links, UNACKNOWLEDGED_US, backoff_us, fate, handshake_us, pair};
 
 /// A record is durable after this, µs, and up to as much again.
 const COMMIT_US: u64 = 2_000;
 /// One random member is compared with after this, and up to half as much again, µs.
 const COMPARE_US: u64 = 8_000_000;
+/// The links over which news are pushed that are not of life and death.
+const EAGER: usize = 3;
 /// A gap is asked about at most this often, µs.
 const PULL_AGAIN_US: u64 = 300_000;
 
@@ -88,6 +90,14 @@ enum Happening {
     Broken {
         link: (usize, usize),
         epoch: u32,
+        side: usize,
+        sent_us: u64,
+    },
+    /// Something of what this side sent may have arrived.
+    Look {
+        link: (usize, usize),
+        epoch: u32,
+        side: usize,
     },
 }
 
@@ -111,7 +121,7 @@ pub struct Cluster {
     air: Air,
     ids: Vec<PeerId>,
     nodes: Vec<Node>,
-    links: Links,
+    links: Links<Say>,
     log: Log,
     downs: Vec<Down>,
     messages: u64,
@@ -177,7 +187,8 @@ impl Cluster {
             Happening::Compare { machine } => self.compare(machine),
             Happening::Dial { link } => self.dial(link),
             Happening::Dialed { link, epoch, made } => self.dialed(link, epoch, made),
-            Happening::Broken { link, epoch } => self.broken(link, epoch),
+            Happening::Broken { link, epoch, side, sent_us } => self.broken(link, epoch, side, sent_us),
+            Happening::Look { link, epoch, side } => self.look(link, epoch, side),
         }
     }
 
@@ -340,8 +351,13 @@ impl Cluster {
         self.queue.schedule(at_us, Happening::Arrive { machine, event: Event::Durable { seq } });
     }
 
+    /// What tells of life and death goes over every link; the rest over little more than a tree.
     fn push(&mut self, machine: usize, from: usize, owner: usize, seq: u32) {
-        let to = self.nodes[machine].links.iter().copied().filter(|to| *to != from && *to != owner);
+        let most = match self.log.get(owner, seq) {
+            Record::Withdrawn { .. } => EAGER,
+            Record::Machine { .. } | Record::Verdict { .. } => usize::MAX,
+        };
+        let to = self.nodes[machine].links.iter().copied().take(most).filter(|to| *to != from && *to != owner);
         for to in to.collect::<Vec<_>>() {
             self.say(machine, to, Say::Frame { owner, seq });
         }
@@ -442,21 +458,30 @@ impl Cluster {
             let Some(us) = answers.then(|| handshake_us(&mut self.air, from, to)).flatten() else { return };
             setup_us = us;
         }
-        let fate = if self.nodes[to].dead {
-            streams::Fate { takes_us: None, acknowledged: false }
-        } else {
-            fate(&mut self.air, from, to)
-        };
-        let mut arrival = fate.takes_us.map(|us| now_us + setup_us + us);
-        if stands && let Some(link) = self.links.get_mut(&name) {
-            arrival = link.in_order(side, arrival);
-            if !fate.acknowledged && !std::mem::replace(&mut link.doomed, true) {
-                let epoch = link.epoch;
-                self.queue.schedule(now_us + UNACKNOWLEDGED_US, Happening::Broken { link: name, epoch });
+        let fate = if self.nodes[to].dead { INTO_THE_VOID } else { fate(&mut self.air, from, to) };
+        if let Some(link) = self.links.get_mut(&name).filter(|_| stands) {
+            let epoch = link.epoch;
+            if !fate.acknowledged {
+                let broken = Happening::Broken { link: name, epoch, side, sent_us: now_us };
+                self.queue.schedule(now_us + UNACKNOWLEDGED_US, broken);
             }
+            if let Some(at_us) = link.send(&mut self.air, side, now_us, fate, say) {
+                self.queue.schedule(at_us, Happening::Look { link: name, epoch, side });
+            }
+        } else if let Some(us) = fate.takes_us {
+            let event = Event::Said { from, say };
+            self.queue.schedule(now_us + setup_us + us, Happening::Arrive { machine: to, event });
         }
-        if let Some(at_us) = arrival {
-            self.queue.schedule(at_us, Happening::Arrive { machine: to, event: Event::Said { from, say } });
+    }
+
+    /// Takes what has arrived of what one side sent.
+    fn look(&mut self, name: (usize, usize), epoch: u32, side: usize) {
+        let (from, to) = if side == 0 { name } else { (name.1, name.0) };
+        let now_us = self.queue.now_us();
+        loop {
+            let link = self.links.get_mut(&name).filter(|link| link.epoch == epoch && link.up);
+            let Some(say) = link.and_then(|link| link.arrived(side, now_us)) else { return };
+            self.arrive(to, Event::Said { from, say });
         }
     }
 
@@ -518,9 +543,12 @@ impl Cluster {
         self.queue.schedule(at_us, Happening::Dial { link: name });
     }
 
-    fn broken(&mut self, name: (usize, usize), epoch: u32) {
+    fn broken(&mut self, name: (usize, usize), epoch: u32, side: usize, sent_us: u64) {
         let Some(link) = self.links.get_mut(&name).filter(|link| link.epoch == epoch && link.up) else { return };
-        link.up = false;
+        if link.is_acknowledged(side, sent_us) {
+            return;
+        }
+        link.lose();
         self.given_up += 1;
         self.tell(name);
         let at_us = self.queue.now_us() + backoff_us(&mut self.air, 0);

@@ -1,7 +1,8 @@
-//! Standing links over TCP: nothing is lost, but what the air loses comes late, and a connection over
-//! which nothing is acknowledged for long enough is given up. The limits are those of the real mesh.
+//! Standing links over TCP: nothing is lost, but what the air loses comes late: when it is sent again by the
+//! clock, or because something after it has arrived. A connection over which nothing is acknowledged for
+//! long enough is given up. The limits are those of the real mesh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::air::Air;
 
@@ -18,31 +19,38 @@ const HANDSHAKE_TRIPS: u32 = 6;
 /// The wait before the next dial, µs: doubled each time, and less up to a half by chance.
 const BACKOFF_US: (u64, u64) = (100_000, 5_000_000);
 
-/// What becomes of something sent on a connection.
+/// What becomes of something sent on a connection, were there nothing after it.
+#[derive(Clone, Copy)]
 pub struct Fate {
-    /// How long it takes, µs; `None`: it never arrives.
+    /// How long it takes, µs; `None`: it is not there when the sender gives up.
     pub takes_us: Option<u64>,
-    /// Whether the sender's kernel hears in time that it did.
+    /// Whether the sender's kernel hears in time that it is.
     pub acknowledged: bool,
+    /// The very first packet arrives, and its receiver sees what is missing before it.
+    pub at_once: bool,
 }
+
+/// What becomes of something sent to a machine that has no power.
+pub const INTO_THE_VOID: Fate = Fate { takes_us: None, acknowledged: false, at_once: false };
 
 /// One packet on a connection to a machine whose kernel lives.
 pub fn fate(air: &mut Air, from: usize, to: usize) -> Fate {
     let (mut at_us, mut wait_us) = (0, RETRANSMIT_US);
-    let mut takes_us = None;
+    let mut fate = INTO_THE_VOID;
     while at_us < UNACKNOWLEDGED_US {
         if !air.loses(to) {
-            if takes_us.is_none() {
-                takes_us = Some(at_us + air.delay_us());
+            if fate.takes_us.is_none() {
+                fate.takes_us = Some(at_us + air.delay_us());
+                fate.at_once = at_us == 0;
             }
             if !air.loses(from) {
-                return Fate { takes_us, acknowledged: true };
+                return Fate { acknowledged: true, ..fate };
             }
         }
         at_us += wait_us;
         wait_us *= 2;
     }
-    Fate { takes_us, acknowledged: false }
+    fate
 }
 
 /// How long a handshake takes with a machine whose process answers, µs; `None`: longer than allowed.
@@ -71,9 +79,8 @@ pub fn backoff_us(air: &mut Air, failures: u32) -> u64 {
     longest - air.dice.below(longest / 2)
 }
 
-/// The link between two machines.
-#[derive(Default)]
-pub struct Link {
+/// The link between two machines, and what is on its way over it.
+pub struct Link<M> {
     /// Counts connections: what was scheduled for an earlier one finds another number.
     pub epoch: u32,
     pub up: bool,
@@ -81,36 +88,74 @@ pub struct Link {
     pub failures: u32,
     /// Whether the lower and the higher machine's membership holds it for up.
     pub told: [bool; 2],
-    /// When the last message each of them sent arrives: a stream has an order.
-    last_us: [u64; 2],
-    /// A message of this side's never arrives, and so none after it does: a stream has no holes.
-    stuck: [bool; 2],
-    /// Its end is scheduled.
-    pub doomed: bool,
+    sides: [Side<M>; 2],
 }
 
-impl Link {
+/// What one end sends.
+struct Side<M> {
+    /// In order, each with its arrival, µs: a stream has no holes.
+    flying: VecDeque<(u64, M)>,
+    /// When the last was sent that arrived at once, µs: with it, all before it are acknowledged.
+    heard_us: u64,
+}
+
+impl<M> Default for Link<M> {
+    fn default() -> Self {
+        let side = || Side { flying: VecDeque::new(), heard_us: 0 };
+        Self { epoch: 0, up: false, dialing: false, failures: 0, told: [false; 2], sides: [side(), side()] }
+    }
+}
+
+impl<M> Link<M> {
     /// A new connection stands.
     pub fn connect(&mut self) {
         self.up = true;
         self.dialing = false;
         self.failures = 0;
-        self.doomed = false;
-        self.stuck = [false; 2];
-        self.last_us = [0; 2];
     }
 
-    /// The arrival of a message of this side's, which would arrive at `at_us` were it alone.
-    pub fn in_order(&mut self, side: usize, at_us: Option<u64>) -> Option<u64> {
-        self.stuck[side] |= at_us.is_none();
-        let at_us = at_us.filter(|_| !self.stuck[side])?.max(self.last_us[side] + 1);
-        self.last_us[side] = at_us;
-        Some(at_us)
+    /// The connection is lost, and all that was on its way.
+    pub fn lose(&mut self) {
+        self.up = false;
+        for side in &mut self.sides {
+            side.flying.clear();
+            side.heard_us = 0;
+        }
+    }
+
+    /// This side sends something; when to look what has arrived, µs.
+    pub fn send(&mut self, air: &mut Air, side: usize, now_us: u64, fate: Fate, message: M) -> Option<u64> {
+        let side = &mut self.sides[side];
+        let arrival_us = fate.takes_us.map(|us| now_us + us);
+        let mut look_us = arrival_us;
+        if let Some(at_us) = arrival_us.filter(|_| fate.at_once) {
+            side.heard_us = now_us;
+            // By this the other end sees what it lacks, and says so: that is sent again at once.
+            let again_us = at_us + air.delay_us() + air.delay_us();
+            for late in side.flying.iter_mut().filter(|late| late.0 > again_us) {
+                late.0 = again_us;
+                look_us = Some(again_us);
+            }
+        }
+        side.flying.push_back((arrival_us.unwrap_or(u64::MAX), message));
+        look_us
+    }
+
+    /// The next of this side's that has arrived.
+    pub fn arrived(&mut self, side: usize, now_us: u64) -> Option<M> {
+        let flying = &mut self.sides[side].flying;
+        flying.front().filter(|first| first.0 <= now_us)?;
+        flying.pop_front().map(|(_, message)| message)
+    }
+
+    /// Whether what this side sent then is acknowledged with something later.
+    pub fn is_acknowledged(&self, side: usize, sent_us: u64) -> bool {
+        self.sides[side].heard_us > sent_us
     }
 }
 
 /// All links, by the lower and the higher machine.
-pub type Links = BTreeMap<(usize, usize), Link>;
+pub type Links<M> = BTreeMap<(usize, usize), Link<M>>;
 
 /// The name of a link, and the side of it that `one` is.
 pub fn pair(one: usize, other: usize) -> ((usize, usize), usize) {
@@ -122,14 +167,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_has_an_order_and_no_holes() {
-        let mut link = Link::default();
-        link.connect();
-        assert_eq!(link.in_order(0, Some(500)), Some(500));
-        assert_eq!(link.in_order(0, Some(300)), Some(501));
-        assert_eq!(link.in_order(1, Some(300)), Some(300), "the other way has its own");
-        assert_eq!(link.in_order(0, None), None);
-        assert_eq!(link.in_order(0, Some(900)), None);
+    fn a_stream_has_an_order_and_what_comes_after_shows_what_is_missing() {
+        let (mut air, mut link) = (Air::new(2, 1, "test"), Link::default());
+        let late = Fate { takes_us: Some(3_000_000), acknowledged: true, at_once: false };
+        let soon = Fate { takes_us: Some(200), acknowledged: true, at_once: true };
+        assert_eq!(link.send(&mut air, 0, 0, late, 'a'), Some(3_000_000));
+        assert_eq!(link.send(&mut air, 0, 10, late, 'b'), Some(3_000_010));
+        assert_eq!((link.arrived(0, 500_000), link.is_acknowledged(0, 0)), (None, false));
+        let look_us = link.send(&mut air, 0, 1_000_000, soon, 'c').unwrap();
+        assert!(look_us > 1_000_200 && look_us < 1_010_000, "{look_us}");
+        assert_eq!(link.arrived(0, 1_000_200), None, "there is a hole before it");
+        let mut all = std::iter::from_fn(|| link.arrived(0, look_us));
+        assert_eq!((all.next(), all.next(), all.next(), all.next()), (Some('a'), Some('b'), Some('c'), None));
+        assert!(link.is_acknowledged(0, 10) && !link.is_acknowledged(1, 10));
+        link.send(&mut air, 0, 2_000_000, INTO_THE_VOID, 'd');
+        link.lose();
+        assert_eq!(link.arrived(0, u64::MAX), None);
     }
 
     #[test]

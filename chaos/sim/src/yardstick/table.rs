@@ -5,8 +5,8 @@ use crate::trial::{Outcome, Trial};
 /// How the network is modelled, for whoever reads the figures.
 pub const MODEL: &str = "\
 Every packet is lost by itself. A datagram is lost with it. On a stream it is sent again after 200 ms, then after twice
-as long each time, and all behind it wait; a connection over which the oldest packet is not acknowledged within 5 s is
-given up; a handshake (SYN again after 1 s; four round trips) may take 4 s; the next dial comes after 100 ms doubling to
+as long each time, or when one behind it has arrived, and all behind it wait; a connection over which nothing is
+acknowledged for 5 s is given up; a handshake (SYN again after 1 s; four round trips) may take 4 s; the next dial comes after 100 ms doubling to
 5 s. A pause stops the process, not its kernel. `1 % hear 20 %`: these lose four of five packets that they receive.
 Ours: the production Membership, records and comparing as the brain has them, 2-4 ms a commit. foca 2.0 with its own
 settings for local networks (SWIM with suspicion; it has nothing of Lifeguard).
