@@ -123,12 +123,11 @@ impl Standing {
     }
 }
 
+/// Records, and each owner with its numbers: complete through, floor.
+type Sealed = (Vec<Arc<Stored>>, Vec<(PeerId, u64, u64)>);
+
 /// Every owner's records, numbered and sealed in frames of a few, as they would have been written.
-fn seal(
-    ids: &[PeerId],
-    writes: Vec<Vec<(Kind, String, Vec<u8>)>>,
-    wall: u64,
-) -> (Vec<Arc<Stored>>, Vec<(PeerId, u64, u64)>) {
+fn seal(ids: &[PeerId], writes: Vec<Vec<(Kind, String, Vec<u8>)>>, wall: u64) -> Sealed {
     let (mut records, mut owners) = (Vec::new(), Vec::new());
     for (owner, written) in ids.iter().zip(writes) {
         let mut prev = 0;
