@@ -3,7 +3,7 @@
 # make bench   medians and their spread, beside what is promised (BENCH=--quick for a glance)
 # make openb   how well GPUs are packed on a production trace (OPENB=DIR; default ../shared/traces/openb)
 # make yardstick  membership beside SWIM, in one virtual network (YARDSTICK=--machines 100 for a glance)
-# make soak    ten thousand seeds of the simulator (SEEDS=1..10000 PEERS=10)
+# make soak    ten thousand seeds of the simulator (SEEDS=1..10000 PEERS=20)
 # make lab     the lab alone
 # make build   rialtod and rialto, in target/release
 
@@ -12,7 +12,7 @@ BENCH ?=
 OPENB ?= ../shared/traces/openb
 YARDSTICK ?=
 SEEDS ?= 1..10000
-PEERS ?= 10
+PEERS ?= 20
 
 .PHONY: build demo test lab bench openb yardstick soak setup install clean
 

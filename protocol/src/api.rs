@@ -160,6 +160,9 @@ pub struct MachineRow {
     /// The answering peer.
     #[serde(default)]
     pub this: bool,
+    /// How many records it has written, as far as the answering peer holds them: what `machine rm --last` names.
+    #[serde(default)]
+    pub written: u64,
 }
 
 /// Something of a machine's that is counted; of GPUs those that are wholly free are free.

@@ -68,11 +68,18 @@ fn main() -> anyhow::Result<ExitCode> {
     if single {
         println!("SEED={}", seeds.start());
     }
+    let mut again = format!(" --peers {machines}");
+    for (option, value) in [("scenario", &args.scenario), ("plant", &args.plant)] {
+        again += &value.as_ref().map_or(String::new(), |value| format!(" --{option} {value}"));
+    }
     let began = Instant::now();
     let settings = Settings { seed: 0, machines, scenario, trace: args.trace, plant };
     let failed = run_many(seeds.clone(), &settings, |ran| {
         if !ran.is_fine() || single || args.verbose {
             tell(ran, single, args.broken);
+        }
+        if !ran.is_fine() && !args.trace {
+            println!("  replay: sim --seeds {0}..{0}{again} --trace", ran.seed);
         }
     });
     let count = (seeds.end() - seeds.start()).saturating_add(1);

@@ -21,7 +21,7 @@ pub enum Plant {
 /// Every plant: its name, the plant, the invariant that must catch it, and what it does.
 pub const PLANTS: [(&str, Plant, &str, &str); 14] = [
     ("boast-room", Plant::BoastRoom, "capacity", "a driver says that its machine has twice its room"),
-    ("blind-executors", Plant::BlindExecutors, "capacity", "executors do not find what earlier lives left"),
+    ("blind-executors", Plant::BlindExecutors, "room-freed-last", "executors do not find what earlier lives left"),
     ("free-room-early", Plant::Brain(Brained::FreeRoomEarly), "capacity", "room is free when a stop is ordered"),
     ("end-early", Plant::Brain(Brained::EndEarly), "room-freed-last", "a claim ends when its stop is ordered"),
     ("answer-early", Plant::Brain(Brained::AnswerEarly), "acknowledged-kept", "a change is answered before it is kept"),

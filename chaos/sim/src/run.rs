@@ -221,7 +221,7 @@ impl Run {
         let world = &self.world;
         self.probes.retain(|probe| !probe.runs(world) && !probe.is_void(world));
         let overdue: Vec<String> =
-            self.probes.iter().filter(|probe| probe.is_overdue(world)).map(Probe::complaint).collect();
+            self.probes.iter().filter(|probe| probe.is_overdue(world)).map(|probe| probe.complaint(world)).collect();
         for text in overdue {
             self.world.promises.broken(SURVIVORS, now, text);
         }

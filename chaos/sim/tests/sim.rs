@@ -1,18 +1,13 @@
 //! The simulator itself: one seed is one story, the stories end well, and what is planted is found.
 
-use rialto_sim::{Outcome, Plant, Scenario, Settings, run};
+use rialto_sim::plants::PLANTS;
+use rialto_sim::{Outcome, Scenario, Settings, run};
+
+/// A plant is caught within so many seeds.
+const PLANT_SEEDS_MAX: u64 = 40;
 
 fn settings(seed: u64) -> Settings {
     Settings { seed, machines: 10, scenario: None, trace: false, plant: None }
-}
-
-/// The first promise that is broken in any of the seeds.
-fn first_broken(plant: Plant, seeds: std::ops::RangeInclusive<u64>) -> Option<&'static str> {
-    let broken = |seed: u64| {
-        let outcome = run(&Settings { plant: Some(plant), ..settings(seed) });
-        outcome.violations.first().map(|violation| violation.promise)
-    };
-    seeds.into_iter().find_map(broken)
 }
 
 #[test]
@@ -48,22 +43,36 @@ fn clusters_of_one_two_three_and_five_keep_their_promises() {
     }
 }
 
+/// Each was a failure once: what it found is in its name.
 #[test]
-fn a_disk_that_lies_is_found() {
-    assert_eq!(first_broken(Plant::ForgetCommits, 1..=3), Some("P3"));
+fn seeds_that_failed_once_keep_their_promises() {
+    for (seed, found) in [
+        (2, "an expelled machine never heard of it, and its containers ran on"),
+        (7, "a disk that was put back wrote its numbers again, and nobody saw it"),
+        (11, "nobody can refute a verdict against the highest life there is"),
+        (13, "records beyond a gap that nobody can fill were never compared"),
+        (76, "who writes much starved the others in anti-entropy"),
+    ] {
+        let outcome = run(&settings(seed));
+        assert_eq!(outcome.violations, [], "SEED={seed}: {found}");
+    }
 }
 
+/// Each plant is caught by the invariant that is to catch it; the seed that catches it is clean without it.
 #[test]
-fn a_machine_that_promises_more_than_it_has_is_found() {
-    assert_eq!(first_broken(Plant::BoastRoom, 1..=20), Some("P1"));
+fn what_is_planted_is_found() {
+    let wrong: Vec<String> = PLANTS.iter().filter_map(|plant| found(plant).err()).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[test]
-fn containers_that_do_not_stop_are_found() {
-    assert_eq!(first_broken(Plant::IgnoreStops, 1..=5), Some("P4"));
-}
-
-#[test]
-fn containers_that_are_not_found_again_are_found_out() {
-    assert_eq!(first_broken(Plant::BlindExecutors, 1..=10), Some("P1"));
+fn found((name, plant, invariant, _): &(&str, rialto_sim::Plant, &str, &str)) -> Result<(), String> {
+    for seed in 1..=PLANT_SEEDS_MAX {
+        let planted = run(&Settings { plant: Some(*plant), ..settings(seed) });
+        if planted.violations.first().is_some_and(|violation| violation.promise == *invariant) {
+            let clean = run(&settings(seed));
+            let first = clean.violations.first();
+            return first.map_or(Ok(()), |violation| Err(format!("SEED={seed} fails without {name}: {violation:?}")));
+        }
+    }
+    Err(format!("{name} is not caught by {invariant} in {PLANT_SEEDS_MAX} seeds"))
 }

@@ -25,8 +25,8 @@ pub async fn machine(client: &Client, out: Output, machine: Machine) -> Result<(
             say(format!("{machine} takes no more work, and hands over what it has"));
             Ok(())
         }
-        Machine::Rm { machine, force } => {
-            let removed = client.remove_machine(&machine, force).await?;
+        Machine::Rm { machine, force, last } => {
+            let removed = client.remove_machine(&machine, force, last).await?;
             say(format!("{machine} is a member no more"));
             out.data(&removed, String::new)
         }
@@ -106,6 +106,7 @@ mod tests {
             clock_offset_ms: Some(-20),
             reason: None,
             this: true,
+            written: 7,
         };
         let bare = MachineRow {
             name: "m2".into(),

@@ -40,6 +40,8 @@ pub(super) struct Own {
     /// The executor has found everything that earlier lives left.
     found: bool,
     tidy_ms: u64,
+    /// Containers for which no claim stands, being stopped: they take room that nobody accounts for.
+    strays: BTreeSet<ClaimId>,
     /// Why this machine takes nothing, from its description.
     no_executor: Option<String>,
     /// Room has become free that may be what others wait for.
@@ -75,6 +77,8 @@ impl Brain {
             Some(DeclineReason::Draining)
         } else if !self.machine.found {
             Some(DeclineReason::NoExecutor("it is still looking for the tasks of its last life".into()))
+        } else if !self.machine.strays.is_empty() {
+            Some(DeclineReason::NoExecutor("it is still stopping tasks of an identity that it has lost".into()))
         } else {
             None
         };
@@ -272,10 +276,7 @@ impl Brain {
     pub(super) fn reported(&mut self, id: ClaimId, report: TaskReport) {
         let ended = matches!(report, TaskReport::Exited { .. } | TaskReport::Failed { .. });
         let Some(mine) = self.bidder.claims.get_mut(&id) else {
-            // A container that no claim stands for: of an older identity, or of a claim long gone.
-            let effect = if ended { Effect::Forget { claim: id } } else { Effect::Stop { claim: id, grace_ms: 0 } };
-            self.out.push(effect);
-            return;
+            return self.stray(id, ended);
         };
         mine.started = true;
         if mine.claim.state.has_ended() {
@@ -329,6 +330,21 @@ impl Brain {
             self.end(&claim);
         }
         self.write_claim(&claim, urgency);
+    }
+
+    /// A container that no claim stands for: of an older identity, or of a claim long gone. It is stopped, and nothing
+    /// new is taken before it is gone.
+    fn stray(&mut self, id: ClaimId, ended: bool) {
+        if !ended {
+            self.machine.strays.insert(id);
+            self.out.push(Effect::Stop { claim: id, grace_ms: 0 });
+        } else {
+            self.machine.strays.remove(&id);
+            self.out.push(Effect::Forget { claim: id });
+        }
+        let draining = self.readings.machines.get(&self.me).is_some_and(|machine| machine.draining);
+        self.settle_closed(draining);
+        self.stewards.room_may_be_free();
     }
 
     /// A claim has ended: the room is free, and whoever waits for it is asked again.

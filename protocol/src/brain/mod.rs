@@ -270,9 +270,19 @@ impl Brain {
         }
     }
 
+    /// Owners of whose writing something was refused lately, and how often.
+    pub(crate) fn over_budget(&self, now: Now) -> impl Iterator<Item = (PeerId, u64)> {
+        self.spread.budgets.refused(now.ms)
+    }
+
     /// How many standing links bring everything, and how many only numbers.
     pub fn eager_and_lazy(&self) -> (usize, usize) {
         (self.spread.tree.eager().count(), self.spread.tree.lazy().count())
+    }
+
+    /// Hashes over everything that this peer holds: two with the same hold the same.
+    pub fn sums(&self) -> Vec<u64> {
+        self.ledger.sums()
     }
 
     /// The number through which this peer holds everything that `owner` wrote.

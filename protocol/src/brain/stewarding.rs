@@ -24,6 +24,8 @@ use crate::wire::{Message, StopReason};
 
 /// A life younger than this stewards nothing while there are older ones, ms.
 const MATURE_MS: u64 = 60_000;
+/// A machine whose vitals have not come yet is looked at again after this, ms.
+const UNHEARD_MS: u64 = 2_000;
 /// Whoever becomes steward of an app that others may have placed waits so long: longer than a
 /// reservation lives, ms.
 const SETTLE_MS: u64 = 4_000;
@@ -211,9 +213,12 @@ impl Brain {
             }
             // By the machine's own clock, for ours may show anything: two peers have to agree on this. Before
             // its vitals have come ours has to do, or whoever has just started would hold itself for the only
-            // steward.
+            // steward; and then another look is due.
             let heard = self.readings.vitals.get(&peer).filter(|_| peer != self.me);
             let wall = heard.map_or(self.now.wall, |heard| heard.wall(self.now.ms));
+            if heard.is_none() && peer != self.me {
+                young_ms = young_ms.min(UNHEARD_MS);
+            }
             let age = wall.saturating_sub(machine.life_since);
             if age >= MATURE_MS {
                 mature.push((peer, peer.ring()));

@@ -217,8 +217,8 @@ impl Frame {
     /// Each record that is here whole, with its proof; made once, and shared by all who hold this frame.
     pub fn stored(&self) -> &[Arc<Stored>] {
         self.stored.get(|| {
-            let whole = |(entry, path)| match entry {
-                &Entry::Whole(ref record) => {
+            let whole = |(entry, path): (&Entry, _)| match entry {
+                Entry::Whole(record) => {
                     let proof = Proof { prev: self.prev, path, signature: self.signature };
                     Some(Arc::new(Stored::new(Arc::clone(record), proof)))
                 }

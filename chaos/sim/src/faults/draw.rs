@@ -132,8 +132,9 @@ impl Plan {
         able.retain(|at| !self.spoilt.contains(at));
         let left = dice.between(1, (able.len() as u64 / 2).max(1)) as usize;
         self.steps.push((lost_ms, Step::Crash { machines: able.split_off(left), power: true }));
-        self.steps.push((lost_ms + 500, Step::Probe { within_ms: 15_000 }));
-        self.faults_ms = lost_ms + 17_000;
+        // Nine of ten are found in three rounds of five seconds, and then a new steward settles for four.
+        self.steps.push((lost_ms + 500, Step::Probe { within_ms: 20_000 }));
+        self.faults_ms = lost_ms + 22_000;
     }
 
     fn strike(&mut self, strike: Strike, at: u64, machines: usize, weather: Weather, kinds: &Kinds, dice: &mut Dice) {

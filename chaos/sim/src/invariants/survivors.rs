@@ -47,9 +47,18 @@ impl Probe {
         world.now_ms() >= self.due_ms
     }
 
-    /// What is wrong.
-    pub fn complaint(&self) -> String {
+    /// What is wrong, and who is held for the steward by whom.
+    pub fn complaint(&self, world: &World) -> String {
         let waited = self.due_ms - self.asked_ms;
-        format!("{} was asked for at m{} and does not run {waited} ms later", self.app, self.machine)
+        let opinion = |machine: &Machine| {
+            let app = machine.brain.as_ref()?.view(machine.now(world.now_us)).app(&self.app)?;
+            Some(format!("{}: {}", machine.name, app.steward.as_deref().unwrap_or("nobody")))
+        };
+        let opinions: Vec<String> = world.machines.iter().filter_map(opinion).collect();
+        let Self { app, machine, .. } = self;
+        format!(
+            "{app} was asked for at m{machine} and does not run {waited} ms later; stewards: {}",
+            opinions.join(", ")
+        )
     }
 }
