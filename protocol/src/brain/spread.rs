@@ -207,7 +207,7 @@ impl Brain {
             return self.report(Some(from), Bad::Malformed);
         }
         if frame.owner == self.me {
-            return self.heard_own(&frame.stored());
+            return self.heard_own(frame.stored());
         }
         if !self.ledger.is_admitted(&frame.owner) {
             self.report(Some(from), Bad::Unadmitted);

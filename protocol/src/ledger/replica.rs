@@ -558,7 +558,7 @@ mod tests {
             let ranges = other.differing(&sums);
             let named = one.digest(&ranges, sums.len() as u16);
             for (n, (mine, theirs)) in numbers.iter().enumerate() {
-                prop_assert!(mine == theirs || *mine == 0 || named.contains(&(id(n), *mine)));
+                prop_assert!(mine == theirs || *mine == 0 || named.contains(&(id(n), *mine, 0)));
             }
             let same = numbers.iter().all(|(mine, theirs)| mine == theirs);
             prop_assert_eq!(ranges.is_empty(), same);
@@ -572,7 +572,7 @@ mod tests {
             ledger.restore_owner(PeerId(*blake3::hash(&n.to_le_bytes()).as_bytes()), 1_000_000 + n, 0);
         }
         let sums = ledger.sums();
-        let compare = crate::wire::Message::Compare { sums: sums.clone() };
+        let compare = crate::wire::Message::Compare { sums: sums.clone(), yours: Mark::default() };
         assert!(crate::wire::encode(&compare).len() < 1_024, "{}", crate::wire::encode(&compare).len());
         assert!(ledger.differing(&sums).is_empty(), "nothing is said of what is equal");
         let owners = ledger.digest(&[3], sums.len() as u16);
