@@ -2,6 +2,7 @@
 # make test    everything that must hold: format, clippy, unit and property tests, simulator, lab
 # make bench   medians and their spread, beside what is promised (BENCH=--quick for a glance)
 # make openb   how well GPUs are packed on a production trace (OPENB=DIR; default ../shared/traces/openb)
+# make yardstick  membership beside SWIM, in one virtual network (YARDSTICK=--machines 100 for a glance)
 # make soak    ten thousand seeds of the simulator (SEEDS=1..10000 PEERS=20)
 # make lab     the lab alone
 # make build   rialtod and rialto, in target/release
@@ -9,10 +10,11 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 BENCH ?=
 OPENB ?= ../shared/traces/openb
+YARDSTICK ?=
 SEEDS ?= 1..10000
 PEERS ?= 20
 
-.PHONY: build demo test lab bench openb soak setup install clean
+.PHONY: build demo test lab bench openb yardstick soak setup install clean
 
 build: setup
 	cargo build --release --workspace
@@ -36,7 +38,11 @@ openb: build
 	    --bids 8 --lag 0,100,1000 --seeds 10 || exit 1; \
 	done
 
+yardstick: build
+	$(TARGET)/yardstick $(YARDSTICK)
+
 soak: build
+	$(TARGET)/yardstick --machines 1000 --hour --only hour --ours
 	$(TARGET)/sim --seeds $(SEEDS) --peers $(PEERS)
 
 setup:

@@ -306,12 +306,18 @@ pub enum Machine {
     #[command(after_help = "\
 Examples:
   rialto machine rm m2             a machine that is down, or was drained and stopped
-  rialto machine rm --force m2     though it is up: it stops its tasks when it hears of it")]
+  rialto machine rm --force m2     though it is up: it stops its tasks when it hears of it
+  rialto machine rm --force --last 4711 m2
+                                   its key was stolen: nothing counts that it wrote after its record 4711
+                                   (`rialto machine ls -o json` shows how many each has written)")]
     Rm {
         machine: String,
         /// Though it is up.
         #[arg(long)]
         force: bool,
+        /// Its key was stolen: everybody ignores what it wrote after this record.
+        #[arg(long, value_name = "SEQ")]
+        last: Option<u64>,
     },
     /// Has replacements go ahead that are held back because too many machines are gone.
     #[command(after_help = "Example:\n  rialto machine unfreeze")]
@@ -557,6 +563,7 @@ mod tests {
             "rm Shop",
             "scale",
             "machine drain",
+            "machine rm --last x m2",
             "explain",
             "explain a b",
             "foresee",

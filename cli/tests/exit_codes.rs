@@ -431,3 +431,40 @@ fn stopping_and_removing_ask_nothing_of_a_script() {
     assert_eq!(code, 4);
     assert!(err.contains("rialto scale shop.web=2"), "{err}");
 }
+
+#[test]
+fn the_own_version_is_told_without_a_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rialto(&folder.path().join("nobody"), "version").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(env!("CARGO_PKG_VERSION")) && text.contains("no peer is reachable"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_explained_or_foreseen_has_its_code() {
+    let (_folder, peer) = peer(|asked, answer| match asked.path.as_str() {
+        "/v1/explain/shop.web" => answer.json(json!({
+            "app": "shop", "generation": 1, "steward": "m2", "told_by": "m1", "by_steward": false, "services": [],
+            "remarks": ["m2, which looks after shop, cannot be asked"],
+        })),
+        "/v1/ledger" => answer.json(json!({})),
+        "/v1/rebalance" if asked.method == "GET" => {
+            let even = json!({ "fullest_permille": 10, "emptiest_permille": 10, "stranded_gpu_milli": 0 });
+            answer.json(json!({ "before": even, "after": even, "moves": [], "begun": false }));
+        }
+        _ => answer.refuse(404, "not_found", "?"),
+    });
+    let (code, out, err) = told(&peer, "explain shop.web");
+    assert_eq!((code, err.as_str()), (0, "m2, which looks after shop, cannot be asked\n"));
+    assert_eq!(out, "shop: m2 looks after it; this is what m1 knows\n");
+    assert_eq!(told(&peer, "explain nosuch").0, 3);
+    let (code, out, err) = told(&peer, "foresee --lose m1");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("no snapshot of a ledger"), "{err}");
+    assert_eq!(told(&peer, "foresee --deploy /no/such/file").0, 3);
+    assert_eq!(told(&peer, "foresee --add 1 --add 2 --like m1").0, 2);
+    let (code, out, err) = told(&peer, "rebalance --dry-run");
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", "no move pays more than it costs\n"));
+    assert_eq!(told(&peer, "rebalance").0, 3, "it is a POST");
+}

@@ -73,11 +73,18 @@ impl Client {
         Ok(())
     }
 
-    /// `DELETE /v1/machines/{machine}`: it is a member no more; `force`: though it is up.
-    pub async fn remove_machine(&self, machine: &str, force: bool) -> Result<serde_json::Value, Error> {
-        let force = if force { "?force=true" } else { "" };
-        let path = format!("/v1/machines/{}{force}", escaped(machine));
-        self.ask(Call { method: Method::DELETE, ..Call::get(path) }).await
+    /// `DELETE /v1/machines/{machine}`: it is a member no more; `force`: though it is up; `last`: its key was stolen,
+    /// and what it wrote with a higher number counts no more.
+    pub async fn remove_machine(
+        &self,
+        machine: &str,
+        force: bool,
+        last: Option<u64>,
+    ) -> Result<serde_json::Value, Error> {
+        let mut query = Query::new(format!("/v1/machines/{}", escaped(machine)));
+        query.add("force", force.then_some("true"));
+        query.add("last", last.map(|last| last.to_string()).as_deref());
+        self.ask(Call { method: Method::DELETE, ..Call::get(query.0) }).await
     }
 
     /// `POST /v1/machines/unfreeze`: replacements that the storm gate holds back go ahead.

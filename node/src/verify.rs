@@ -115,6 +115,6 @@ mod tests {
         forged.vitals.load_millis = 0;
         assert!(verify(&Message::Vitals(vec![Arc::new(signed.clone())])));
         assert!(!verify(&Message::Vitals(vec![Arc::new(signed), Arc::new(forged)])));
-        assert!(verify(&Message::Heartbeat { life: 1 }));
+        assert!(verify(&Message::Heartbeat { life: 1, clock: Default::default() }));
     }
 }

@@ -151,12 +151,18 @@ pub struct MachineRow {
     pub version: String,
     /// Seconds since its present life began.
     pub age_seconds: u64,
+    /// How far its wall clock is ahead of the answering peer's, ms; known of those that it exchanges heartbeats with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<i64>,
     /// Why it runs nothing.
     #[serde(default)]
     pub reason: Option<String>,
     /// The answering peer.
     #[serde(default)]
     pub this: bool,
+    /// How many records it has written, as far as the answering peer holds them: what `machine rm --last` names.
+    #[serde(default)]
+    pub written: u64,
 }
 
 /// Something of a machine's that is counted; of GPUs those that are wholly free are free.

@@ -29,16 +29,21 @@ impl View<'_> {
             let Some(place) = places.get_mut(&entry.owner) else { continue };
             *place.services.entry((claim.task.app.name.clone(), claim.task.service.clone())).or_default() += 1;
             let Some(service) = self.service_of(&claim.task) else { continue };
-            if claim.state == ClaimState::Running && !service.is_batch() && service.revision() == claim.revision {
+            if claim.state == ClaimState::Running
+                && !service.is_batch()
+                && !service.gang
+                && service.revision() == claim.revision
+            {
                 let (need, takes) = (service.need(), claim.need.clone());
                 tasks.push(Movable { owner: entry.owner, claim: claim.id, task: claim.task.clone(), need, takes });
             }
         }
-        let mix = brain.readings.last_mix();
+        let mix = brain.readings.mix_now();
         let before = evenness(&places, &mix);
-        let may = |task: &Movable, to: &PeerId| {
-            let fits =
-                |machine: &Arc<Machine>| Some(brain.passed_over(to, machine, self.service_of(&task.task)?).is_none());
+        let may = |task: &Movable, to: &PeerId, has: u32| {
+            let fits = |machine: &Arc<Machine>| {
+                Some(brain.passed_over(to, machine, self.service_of(&task.task)?, has).is_none())
+            };
             brain.readings.machines.get(to).and_then(fits).unwrap_or(false)
         };
         let moves = plan(&mut places, tasks, &mix, may);

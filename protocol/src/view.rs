@@ -362,8 +362,10 @@ impl View<'_> {
             labels: machine.labels.clone(),
             version: machine.version.clone(),
             age_seconds: self.now.wall.saturating_sub(machine.life_since) / 1000,
+            clock_offset_ms: self.brain.clocks.offset_ms(peer),
             reason,
             this: *peer == self.brain.me,
+            written: self.brain.complete(peer),
         })
     }
 
@@ -396,9 +398,20 @@ impl View<'_> {
             tasks_pending: self.pending(),
             holding_back: self.held_back(),
             holding_back_ms: until,
-            warnings: self.remarks().into_iter().chain(self.namesakes()).collect(),
+            warnings: self.remarks().into_iter().chain(self.namesakes()).chain(self.floods()).collect(),
             refused: BTreeMap::new(),
         }
+    }
+
+    /// Sentences about machines that write more than anybody takes of one.
+    fn floods(&self) -> Vec<String> {
+        let flood = |(peer, refused): (PeerId, u64)| {
+            let name = self.brain.machine_name(&peer);
+            format!(
+                "{name} writes more than its budget: {refused} of its messages were refused lately, and not handed on"
+            )
+        };
+        self.brain.over_budget(self.now).map(flood).collect()
     }
 
     /// Sentences about machines that nobody can tell apart by name.

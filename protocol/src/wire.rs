@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::brain::Stamp;
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::ledger::record::{Frame, Signature, Stored};
 use crate::market::wire::{Award, Bid, Decline, Offer, Release, Solicit, Verdict};
@@ -21,6 +22,7 @@ pub enum Message {
     /// Between observer and observed, each second.
     Heartbeat {
         life: u64,
+        clock: Stamp,
     },
     /// Fresh records of somebody, pushed once over each standing link.
     Frame(Arc<Frame>),

@@ -57,7 +57,7 @@ impl World {
         if hostile.beat_us + 900_000 <= self.now_us {
             hostile.beat_us = self.now_us;
             for to in &others {
-                self.whisper(machine, *to, Message::Heartbeat { life: hostile.counter });
+                self.whisper(machine, *to, Message::Heartbeat { life: hostile.counter, clock: Default::default() });
             }
         }
         let Some(to) = hostile.dice.pick(&others).copied() else { return };

@@ -37,6 +37,9 @@ struct Args {
     /// How many records' ways to all are timed.
     #[arg(long, default_value_t = 20)]
     records: usize,
+    /// Halves the cluster for so long and heals it, in place of the other measurements, s.
+    #[arg(long)]
+    split: Option<u64>,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Prints every kind of message and event.
@@ -58,6 +61,9 @@ fn main() {
     });
     drop(standing);
     println!("started in {:.1} s, {} MiB resident", began.elapsed().as_secs_f64(), resident_mib());
+    if let Some(seconds) = args.split {
+        return split(&mut crowd, &args, seconds);
+    }
     phase(&mut crowd, &args, "settling", args.settle, |_, _| {});
     phase(&mut crowd, &args, "idle", args.idle, |_, _| {});
     let mut dice = Dice::new(args.seed, "load");
@@ -167,6 +173,53 @@ fn spread(crowd: &mut Crowd, args: &Args, dice: &mut Dice) {
         ms(&took, 0.99),
         ms(&took, 1.0),
         ms(&last, 0.5),
+    );
+}
+
+/// Halves the cluster, lets people edit on both sides, heals it, and tells when all hold one ledger and exactly
+/// the wanted tasks run.
+fn split(crowd: &mut Crowd, args: &Args, seconds: u64) {
+    const LOOK_MS: u64 = 100;
+    const HEALED_MS_MAX: u64 = 120_000;
+    crowd.run_for(args.settle * 1000);
+    crowd.split(args.peers / 2);
+    let mut dice = Dice::new(args.seed, "split");
+    for step in 0..seconds {
+        crowd.run_for(1_000);
+        if step % 20 == 10 {
+            let peer = dice.below(args.peers as u64) as usize;
+            let replicas = 50 + dice.below(60) as u32;
+            let app = format!("app{}", dice.below((args.tasks / 100).max(1) as u64));
+            let change = ChangeId(dice.bytes());
+            crowd.ask(peer, Request::Scale { change, author: "ops".into(), app, service: None, replicas });
+        }
+    }
+    let (missing, extra) = crowd.unsettled();
+    println!(
+        "split for {seconds} s: {} of {} hold another ledger than the first; {missing} tasks missing, {extra} twice",
+        crowd.differing(),
+        args.peers
+    );
+    crowd.tally = Tally::default();
+    crowd.heal();
+    let healed = crowd.now_ms();
+    let (mut one_digest, mut settled) = (None, None);
+    while crowd.now_ms() < healed + HEALED_MS_MAX && (one_digest.is_none() || settled.is_none()) {
+        crowd.run_for(LOOK_MS);
+        let after = crowd.now_ms() - healed;
+        let (differing, unsettled) = (crowd.differing(), crowd.unsettled());
+        one_digest = if differing == 0 { one_digest.or(Some(after)) } else { None };
+        settled = if unsettled == (0, 0) { settled.or(Some(after)) } else { None };
+        if args.kinds {
+            println!("    {after} ms: {differing} differ, {} missing, {} twice", unsettled.0, unsettled.1);
+        }
+    }
+    let bytes = crowd.tally.total().bytes / args.peers as u64;
+    let told = |ms: Option<u64>| ms.map_or("never".to_string(), |ms| format!("after {:.1} s", ms as f64 / 1e3));
+    println!(
+        "healed: one digest {}, exactly the wanted tasks {}; {bytes} bytes a peer",
+        told(one_digest),
+        told(settled)
     );
 }
 

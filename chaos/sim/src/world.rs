@@ -225,7 +225,7 @@ impl World {
     }
 
     /// Tells a brain something, or keeps it for when the daemon goes on.
-    pub(super) fn feed(&mut self, machine: usize, event: Event) {
+    pub(super) fn feed(&mut self, machine: usize, mut event: Event) {
         let now = self.machines[machine].now(self.now_us);
         let target = &mut self.machines[machine];
         if target.paused {
@@ -233,6 +233,10 @@ impl World {
             return;
         }
         let Some(brain) = target.brain.as_mut() else { return };
+        // As the driver does: what is known already when its turn comes costs no signature.
+        if let Event::Received { message, verified, .. } = &mut event {
+            *verified = brain.is_news(message) && self.signer.verify(message);
+        }
         self.trace.mix(machine as u64);
         if self.trace.print {
             crate::narrate::event(&self.trace, self.now_us, &target.name, &event);

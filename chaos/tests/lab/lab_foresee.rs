@@ -67,8 +67,13 @@ fn every_peer_explains_what_waits_and_what_would_help() {
         };
         let (told, _) = rialto_chaos::netns::until("the steward's reasons", PATIENCE, told).unwrap();
         assert_eq!(told["services"][0]["machines"][0]["text"], "node.labels.zone == moon does not hold");
-        let text = machine.done(&["explain", "job"]).unwrap().stdout;
-        assert!(text.contains("m1, m2, m3") && text.contains("no machine takes it"), "{text}");
+        // In a cluster as young as this one another peer may become the steward, and listen first.
+        let text = || match machine.done(&["explain", "job"]) {
+            Ok(output) if output.stdout.contains("no machine takes it") => Ok(output.stdout),
+            other => Err(format!("{other:?}")),
+        };
+        let (text, _) = rialto_chaos::netns::until("the steward's words", PATIENCE, text).unwrap();
+        assert!(text.contains("m1, m2, m3"), "{text}");
     }
     for (name, code) in [("nosuch", 3), ("job.web", 3), ("job.big.2", 3)] {
         assert_eq!(lab.machine(1).cli(&["explain", name]).unwrap().code, code, "{name}");

@@ -8,8 +8,11 @@ use crate::exit::Failure;
 use crate::output::{Output, say};
 use crate::{human, table};
 
-const HEADER: [&str; 10] =
-    ["NAME", "STATE", "ADDRESS", "CPU FREE", "MEMORY FREE", "ALSO FREE", "AGE", "VERSION", "LABELS", "REASON"];
+/// Clocks that are off by less are not worth a word, ms.
+const CLOCK_OFF_MS: i64 = 1_000;
+
+const HEADER: [&str; 11] =
+    ["NAME", "STATE", "ADDRESS", "CPU FREE", "MEMORY FREE", "ALSO FREE", "AGE", "VERSION", "CLOCK", "LABELS", "REASON"];
 
 pub async fn machine(client: &Client, out: Output, machine: Machine) -> Result<(), Failure> {
     match machine {
@@ -22,8 +25,8 @@ pub async fn machine(client: &Client, out: Output, machine: Machine) -> Result<(
             say(format!("{machine} takes no more work, and hands over what it has"));
             Ok(())
         }
-        Machine::Rm { machine, force } => {
-            let removed = client.remove_machine(&machine, force).await?;
+        Machine::Rm { machine, force, last } => {
+            let removed = client.remove_machine(&machine, force, last).await?;
             say(format!("{machine} is a member no more"));
             out.data(&removed, String::new)
         }
@@ -57,11 +60,18 @@ fn rows(machines: &[MachineRow]) -> String {
             resources.join(", "),
             human::seconds(row.age_seconds),
             row.version.clone(),
+            row.clock_offset_ms.and_then(clock).unwrap_or_default(),
             labels.join(","),
             row.reason.clone().unwrap_or_default(),
         ]
     };
-    table::table(&HEADER, &["ALSO FREE", "LABELS", "REASON"], &machines.iter().map(cells).collect::<Vec<_>>())
+    table::table(&HEADER, &["ALSO FREE", "CLOCK", "LABELS", "REASON"], &machines.iter().map(cells).collect::<Vec<_>>())
+}
+
+/// A clock that is off by so much that it shows.
+fn clock(offset_ms: i64) -> Option<String> {
+    let off = human::seconds(offset_ms.unsigned_abs() / 1000);
+    (offset_ms.abs() >= CLOCK_OFF_MS).then(|| format!("{off} {}", if offset_ms > 0 { "ahead" } else { "behind" }))
 }
 
 #[cfg(test)]
@@ -69,6 +79,13 @@ mod tests {
     use super::*;
     use rialto_protocol::api::ResourceRow;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_clock_is_named_when_it_is_off_by_a_second() {
+        assert_eq!(clock(999), None);
+        assert_eq!(clock(-45_200).as_deref(), Some("45s behind"));
+        assert_eq!(clock(3_600_000).as_deref(), Some("60m ahead"));
+    }
 
     #[test]
     fn machines_are_a_table() {
@@ -86,8 +103,10 @@ mod tests {
             labels: BTreeMap::from([("rack".into(), "a".into()), ("ssd".into(), "yes".into())]),
             version: "0.1.0".into(),
             age_seconds: 8000,
+            clock_offset_ms: Some(-20),
             reason: None,
             this: true,
+            written: 7,
         };
         let bare = MachineRow {
             name: "m2".into(),
@@ -96,6 +115,7 @@ mod tests {
             resources: Vec::new(),
             labels: BTreeMap::new(),
             age_seconds: 5,
+            clock_offset_ms: None,
             reason: Some("not root".into()),
             this: false,
             ..row.clone()

@@ -130,6 +130,8 @@ pub async fn unfreeze(api: Shared, identity: Identity) -> Result<Json<Answer<Unf
 pub struct RemoveOptions {
     #[serde(default, deserialize_with = "switch")]
     force: bool,
+    /// For a stolen key: the last number that counts.
+    last: Option<u64>,
 }
 
 /// Answers the removal of a machine.
@@ -143,14 +145,14 @@ pub async fn remove(
     api: Shared,
     identity: Identity,
     Segment(name): Segment,
-    Options(RemoveOptions { force }): Options<RemoveOptions>,
+    Options(RemoveOptions { force, last }): Options<RemoveOptions>,
 ) -> Result<Json<Answer<Removed>>, Problem> {
     identity.may(Verb::Operate)?;
     let asked = name.clone();
     let found = api.handle.read(move |brain, now| brain.view(now).machine(&asked));
     let found = found.await.ok_or_else(Problem::going_down)?;
     let (peer, row) = found.ok_or_else(|| Problem::not_found(format!("machine {name}")).at("machine"))?;
-    api.handle.request(event::Request::Depart { peer, force }).await?;
+    api.handle.request(event::Request::Depart { peer, force, last }).await?;
     api.answer_with(Removed { machine: row.name, id: row.id }).await
 }
 

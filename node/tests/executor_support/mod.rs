@@ -11,7 +11,7 @@ use rialto_node::executor::logs::{Output, Stream};
 use rialto_node::executor::{Config, Executor, Order, Told, probe};
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::{AppId, ClaimId, TaskId};
-use rialto_protocol::model::{Resources, TaskSpec};
+use rialto_protocol::model::TaskSpec;
 use tokio::sync::mpsc;
 
 pub const GRACE_MS: u64 = 5_000;

@@ -49,10 +49,14 @@ impl Brain {
         let mut unmet: Option<String> = None;
         for peer in self.members.live() {
             let Some(machine) = self.readings.machines.get(&peer) else { continue };
-            match self.passed_over(&peer, machine, service) {
+            match self.passed_over(&peer, machine, service, has.get(&peer).copied().unwrap_or(0)) {
                 None => {}
                 Some(PassedOver::Unfit(DeclineReason::Constraint(constraint))) => {
                     unmet = Some(constraint);
+                    continue;
+                }
+                Some(PassedOver::Unfit(crowded @ DeclineReason::Crowded(_))) => {
+                    unmet = Some(crowded.to_string());
                     continue;
                 }
                 Some(_) => continue,
@@ -166,7 +170,7 @@ impl Brain {
     }
 
     /// How many tasks of a service each machine holds or is about to.
-    fn tasks_by_machine(&self, app: &AppId, service: &str) -> BTreeMap<PeerId, u32> {
+    pub(super) fn tasks_by_machine(&self, app: &AppId, service: &str) -> BTreeMap<PeerId, u32> {
         let mut has: BTreeMap<PeerId, u32> = BTreeMap::new();
         for entry in self.readings.slots(app, service).into_iter().flat_map(|slots| slots.values()).flatten() {
             if !entry.claim.state.has_ended() {

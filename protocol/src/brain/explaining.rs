@@ -29,11 +29,19 @@ pub(crate) struct Efforts<'a> {
     pub awarded: BTreeMap<&'a str, PeerId>,
     pub waiting: Option<&'a Waiting>,
     pub answers: Option<&'a Answers>,
+    /// Tasks of the service by machine.
+    pub has: BTreeMap<PeerId, u32>,
 }
 
 impl Brain {
-    /// Why a machine is not asked to bid for tasks of a service; `None`: it may be asked.
-    pub(crate) fn passed_over(&self, peer: &PeerId, machine: &Machine, service: &ServiceSpec) -> Option<PassedOver> {
+    /// Why a machine that has so many tasks of a service is not asked to bid for more; `None`: it may be asked.
+    pub(crate) fn passed_over(
+        &self,
+        peer: &PeerId,
+        machine: &Machine,
+        service: &ServiceSpec,
+        has: u32,
+    ) -> Option<PassedOver> {
         match self.members.state(peer) {
             State::Alive => {}
             State::Suspect => return Some(PassedOver::Suspect),
@@ -48,8 +56,11 @@ impl Brain {
         if machine.restarting_until.is_some() {
             return Some(PassedOver::Restarting);
         }
-        let unmet = constraint::unmet(&service.constraints, &machine.name, &machine.labels)?;
-        Some(PassedOver::Unfit(DeclineReason::Constraint(unmet.to_string())))
+        if let Some(unmet) = constraint::unmet(&service.constraints, &machine.name, &machine.labels) {
+            return Some(PassedOver::Unfit(DeclineReason::Constraint(unmet.to_string())));
+        }
+        let most = service.placement.max_per_machine;
+        (most > 0 && has >= most).then_some(PassedOver::Unfit(DeclineReason::Crowded(most)))
     }
 
     /// An auction left tasks without a place: what the machines said is kept until the next one.
@@ -70,6 +81,7 @@ impl Brain {
             awarded: BTreeMap::new(),
             waiting: tended.and_then(|tended| tended.waiting.get(service)),
             answers: tended.and_then(|tended| tended.answers.get(service)),
+            has: self.tasks_by_machine(app, service),
         };
         for auction in self.stewards.auctions.values().filter(|one| one.app == *app && one.service == service) {
             efforts.in_auction.extend(auction.slots.iter().map(|slot| (slot.slot.as_str(), auction.deadline_ms)));

@@ -31,7 +31,10 @@ impl Brain {
         }
         for order in self.members.tick(self.now) {
             match order {
-                Order::Heartbeat { to, life } => self.send(to, Message::Heartbeat { life }),
+                Order::Heartbeat { to, life } => {
+                    let clock = self.clocks.stamp(self.now, &to);
+                    self.send(to, Message::Heartbeat { life, clock });
+                }
                 Order::Accuse { subject, life } => {
                     let value = encode(&Verdict { subject, life });
                     self.write(Kind::VERDICT, &subject.hex(), Some(value), Urgency::Now);

@@ -7,6 +7,7 @@
 mod agenda;
 mod announce;
 mod auctioning;
+mod clocks;
 mod compare;
 mod explaining;
 mod isolation;
@@ -41,6 +42,7 @@ use crate::membership::{Membership, Tuning};
 use crate::plant::Plant;
 use crate::view::View;
 use crate::wire::Message;
+pub use clocks::Stamp;
 pub(crate) use explaining::Efforts;
 pub use requests::NAMESPACE;
 use writer::{Urgency, Writer};
@@ -86,6 +88,7 @@ pub struct Brain {
     open: std::collections::VecDeque<AppId>,
     pub(crate) members: Membership,
     links: members::Links,
+    pub(crate) clocks: clocks::Clocks,
     /// A life to be raised to, as soon as the machine knows its tasks.
     refuting: Option<u64>,
     spread: spread::Spread,
@@ -161,6 +164,7 @@ impl Brain {
             open: Default::default(),
             members,
             links: members::Links::default(),
+            clocks: clocks::Clocks::default(),
             refuting: None,
             syncing: false,
             spread,
@@ -266,9 +270,19 @@ impl Brain {
         }
     }
 
+    /// Owners of whose writing something was refused lately, and how often.
+    pub(crate) fn over_budget(&self, now: Now) -> impl Iterator<Item = (PeerId, u64)> {
+        self.spread.budgets.refused(now.ms)
+    }
+
     /// How many standing links bring everything, and how many only numbers.
     pub fn eager_and_lazy(&self) -> (usize, usize) {
         (self.spread.tree.eager().count(), self.spread.tree.lazy().count())
+    }
+
+    /// Hashes over everything that this peer holds: two with the same hold the same.
+    pub fn sums(&self) -> Vec<u64> {
+        self.ledger.sums()
     }
 
     /// The number through which this peer holds everything that `owner` wrote.

@@ -108,7 +108,8 @@ impl Brain {
     /// Calls for a bid of one machine; `false` where it would not be asked.
     fn ask_one(&mut self, app: &AppId, spec: &AppSpec, name: &str, slot: Slot, to: PeerId) -> bool {
         let Some(service) = spec.services.get(name) else { return false };
-        let fit = |machine: &Arc<Machine>| self.passed_over(&to, machine, service).is_none();
+        let has = self.tasks_by_machine(app, name).get(&to).copied().unwrap_or(0);
+        let fit = |machine: &Arc<Machine>| self.passed_over(&to, machine, service, has).is_none();
         if !self.readings.machines.get(&to).is_some_and(fit) {
             return false;
         }

@@ -88,6 +88,9 @@ fn gather_ms(members: usize) -> u64 {
 
 impl Brain {
     pub(super) fn linked(&mut self, peer: PeerId, up: bool) {
+        if !up {
+            self.clocks.forget(&peer);
+        }
         self.members.link(self.now, &peer, up);
         if self.readings.departed.contains_key(&peer) {
             if up {
@@ -144,7 +147,10 @@ impl Brain {
             return self.report(Some(from), Bad::Signature);
         }
         match message {
-            Message::Heartbeat { life } => self.members.heard(self.now, &from, life),
+            Message::Heartbeat { life, clock } => {
+                self.clocks.heard(self.now, from, &clock);
+                self.members.heard(self.now, &from, life);
+            }
             Message::Frame(frame) => self.take_frame(from, &frame),
             Message::Vitals(vitals) => self.take_vitals(from, vitals),
             Message::Prune => self.pruned(from),

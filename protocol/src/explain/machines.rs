@@ -48,7 +48,8 @@ impl View<'_> {
             if self.brain.members.state(peer) == State::Left {
                 continue;
             }
-            let why = match self.brain.passed_over(peer, machine, spec) {
+            let has = efforts.has.get(peer).copied().unwrap_or(0);
+            let why = match self.brain.passed_over(peer, machine, spec, has) {
                 Some(passed_over) => self.passed_over_words(peer, passed_over),
                 None => self.answer_words(app, peer, machine, &need, efforts),
             };
@@ -157,6 +158,10 @@ fn declined(reason: DeclineReason) -> Why {
         DeclineReason::Constraint(constraint) => say("constraint", format!("{constraint} does not hold")),
         DeclineReason::Draining => Why::Away { code: "draining", text: "draining".into() },
         DeclineReason::NoExecutor(_) => Why::Away { code: "no-executor", text: reason.to_string() },
+        DeclineReason::Crowded(_) => say("crowded", reason.to_string()),
+        DeclineReason::Apart(other) => say("apart", format!("has a task of {other}, which it is to be apart from")),
+        DeclineReason::Queued => say("queued", reason.to_string()),
+        DeclineReason::Isolated => say("isolated", reason.to_string()),
         DeclineReason::NoImage(_) => say("no-image", reason.to_string()),
         other => say("declined", other.to_string()),
     }

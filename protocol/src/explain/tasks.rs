@@ -48,14 +48,21 @@ impl View<'_> {
             told.waiting += 1;
             placeless += u32::from(live.is_none() && !efforts.plan.waits.contains_key(&slot));
             if told.tasks.len() < TASKS_MAX {
-                let why = self.why(&slot, live, entries, efforts);
+                let why = self.why(&slot, spec.gang, live, entries, efforts);
                 told.tasks.push(WaitingTask { task: format!("{}.{service}.{slot}", app.name), why });
             }
         }
         placeless
     }
 
-    fn why(&self, slot: &str, live: Option<&ClaimEntry>, all: &[ClaimEntry], efforts: &Efforts<'_>) -> String {
+    fn why(
+        &self,
+        slot: &str,
+        gang: bool,
+        live: Option<&ClaimEntry>,
+        all: &[ClaimEntry],
+        efforts: &Efforts<'_>,
+    ) -> String {
         let name = |peer: &PeerId| self.brain.machine_name(peer);
         let left = |until_ms: u64| time(until_ms.saturating_sub(self.now.ms));
         if let Some(entry) = live {
@@ -66,6 +73,7 @@ impl View<'_> {
                 ClaimState::Starting => {
                     format!("{at} fetches its image or makes its container; it was placed {age} ago")
                 }
+                ClaimState::Accepted if gang => format!("{at} keeps room for it until all of its gang have theirs"),
                 _ => format!("{at} has accepted it {age} ago and is about to start it"),
             };
         }

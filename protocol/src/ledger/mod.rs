@@ -1,6 +1,6 @@
 //! What is replicated, and how it spreads.
 
-mod budget;
+pub mod budget;
 pub mod document;
 mod memo;
 pub mod readings;

@@ -170,17 +170,21 @@ impl Readings {
     /// What the cluster's tasks typically need; made anew when it has changed enough to matter.
     pub fn mix(&mut self) -> Arc<Mix> {
         if self.needs.is_other() || self.mix_machines != self.machines.len() {
-            let mut cluster = Cluster::default();
-            self.machines.values().for_each(|machine| cluster.add(&machine.capacity));
-            self.mix = Arc::new(self.needs.mix(&cluster));
+            self.mix = Arc::new(self.needs.mix(&self.cluster()));
             self.mix_machines = self.machines.len();
         }
         self.mix.clone()
     }
 
-    /// The mix as it was when a bid last asked for it.
-    pub fn last_mix(&self) -> Arc<Mix> {
-        self.mix.clone()
+    /// The same as of now, for who only looks.
+    pub fn mix_now(&self) -> Mix {
+        self.needs.clone().mix(&self.cluster())
+    }
+
+    fn cluster(&self) -> Cluster {
+        let mut cluster = Cluster::default();
+        self.machines.values().for_each(|machine| cluster.add(&machine.capacity));
+        cluster
     }
 
     /// Reads how a steward fares with an app: what waits is typical, too.

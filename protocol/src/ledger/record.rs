@@ -184,10 +184,10 @@ impl Frame {
         self.prev + self.entries.len() as u64
     }
 
-    /// Whether it says that somebody lives, or does not.
+    /// Whether it says that somebody lives, or does not, or is a member no more.
     pub fn tells_of_life(&self) -> bool {
         let tells = |record: &Record| match record.key.kind {
-            Kind::MACHINE => true,
+            Kind::MACHINE | Kind::DEPARTURE => true,
             Kind::VERDICT => record.value.is_some(),
             _ => false,
         };
@@ -217,8 +217,8 @@ impl Frame {
     /// Each record that is here whole, with its proof; made once, and shared by all who hold this frame.
     pub fn stored(&self) -> &[Arc<Stored>] {
         self.stored.get(|| {
-            let whole = |(entry, path)| match entry {
-                &Entry::Whole(ref record) => {
+            let whole = |(entry, path): (&Entry, _)| match entry {
+                Entry::Whole(record) => {
                     let proof = Proof { prev: self.prev, path, signature: self.signature };
                     Some(Arc::new(Stored::new(Arc::clone(record), proof)))
                 }

@@ -78,12 +78,12 @@ pub fn evenness(places: &BTreeMap<PeerId, Place>, mix: &Mix) -> Evenness {
 }
 
 /// The moves that pay, in the order in which they are to be made. `places` is left as it will be after them. `may` tells
-/// whether a machine would be asked to take a task.
+/// whether a machine that has so many of its service would be asked to take a task.
 pub fn plan(
     places: &mut BTreeMap<PeerId, Place>,
     mut tasks: Vec<Movable>,
     mix: &Mix,
-    may: impl Fn(&Movable, &PeerId) -> bool,
+    may: impl Fn(&Movable, &PeerId, u32) -> bool,
 ) -> Vec<Move> {
     let mut moves = Vec::new();
     tasks.sort_by(|one, two| one.task.cmp(&two.task));
@@ -96,7 +96,8 @@ pub fn plan(
         let mut best: Option<(i64, usize, PeerId)> = None;
         for (at, task) in tasks.iter().enumerate().filter(|(_, task)| fullest.contains(&task.owner)) {
             let Some(here) = price_here(&places[&task.owner], task, mix) else { continue };
-            for to in emptiest.iter().filter(|to| **to != task.owner && may(task, to)) {
+            let has = |to: &PeerId| places[to].services.get(&service_of(task)).copied().unwrap_or(0);
+            for to in emptiest.iter().filter(|to| **to != task.owner && may(task, to, has(to))) {
                 // Thousandths of GPUs and of memory are no common currency.
                 if places[to].capacity.has_gpus() != places[&task.owner].capacity.has_gpus() {
                     continue;
@@ -208,11 +209,11 @@ mod tests {
             (0..12).map(|n| put(&mut places, 1 + n % 2, &format!("s{n}"), n, need.clone())).collect();
         let before = evenness(&places, &Mix::default());
         assert_eq!((before.fullest, before.emptiest), (750, 0));
-        let moves = plan(&mut places, tasks, &Mix::default(), |_, _| true);
+        let moves = plan(&mut places, tasks, &Mix::default(), |_, _, _| true);
         let after = evenness(&places, &Mix::default());
         assert_eq!((moves.len(), after.fullest, after.emptiest), (4, 500, 500), "{moves:?}");
         assert!(moves.iter().all(|one| one.to == peer(3) && one.pays > 0));
-        assert_eq!(plan(&mut places, Vec::new(), &Mix::default(), |_, _| true), []);
+        assert_eq!(plan(&mut places, Vec::new(), &Mix::default(), |_, _, _| true), []);
     }
 
     #[test]
@@ -222,10 +223,10 @@ mod tests {
             put(&mut places, 1, "a", 1, Resources::of(100, 200)),
             put(&mut places, 1, "b", 2, Resources::of(100, 150)),
         ];
-        assert_eq!(plan(&mut places, tasks.clone(), &Mix::default(), |_, _| true), []);
+        assert_eq!(plan(&mut places, tasks.clone(), &Mix::default(), |_, _, _| true), []);
         // Two of one service on one machine are worth more.
         let doubled = vec![tasks[0].clone(), put(&mut places, 1, "a", 3, Resources::of(100, 200))];
-        let moves = plan(&mut places, doubled.clone(), &Mix::default(), |_, _| true);
+        let moves = plan(&mut places, doubled.clone(), &Mix::default(), |_, _, _| true);
         assert_eq!(moves.len(), 1, "{moves:?}");
     }
 
@@ -233,9 +234,9 @@ mod tests {
     fn nothing_goes_where_it_may_not_or_does_not_fit() {
         let mut places = cluster(&Resources::of(4000, 4000), 2);
         let tasks: Vec<Movable> = (0..3).map(|n| put(&mut places, 1, "a", n, Resources::of(100, 1200))).collect();
-        assert_eq!(plan(&mut places.clone(), tasks.clone(), &Mix::default(), |_, _| false), []);
+        assert_eq!(plan(&mut places.clone(), tasks.clone(), &Mix::default(), |_, _, _| false), []);
         places.get_mut(&peer(2)).unwrap().used = Resources::of(100, 3000);
-        assert_eq!(plan(&mut places, tasks, &Mix::default(), |_, _| true), []);
+        assert_eq!(plan(&mut places, tasks, &Mix::default(), |_, _, _| true), []);
     }
 
     #[test]
@@ -265,7 +266,7 @@ mod tests {
         places.values().for_each(|place| all.add(&place.capacity));
         let mix = needs.mix(&all);
         let before = evenness(&places, &mix);
-        let moves = plan(&mut places, tasks, &mix, |_, _| true);
+        let moves = plan(&mut places, tasks, &mix, |_, _, _| true);
         let after = evenness(&places, &mix);
         assert_eq!(moves.len(), 1, "{before:?} {after:?}");
         assert!(after.stranded < before.stranded, "{before:?} {after:?}");

@@ -92,7 +92,7 @@ impl Gate {
         storm.last_loss_ms = now_ms;
     }
 
-    /// Those that left or drain as planned are no loss.
+    /// Those that left, or drained before they went, are no loss.
     pub fn plan(&mut self, planned: impl Fn(&PeerId) -> bool) {
         if let Some(storm) = &mut self.storm {
             storm.reference.retain(|id| !planned(id));

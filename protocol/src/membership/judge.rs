@@ -87,10 +87,11 @@ impl Membership {
             }
             if state == State::Left {
                 self.known -= 1;
+                self.gate_stale = true;
             }
         }
         if !lost.is_empty() {
-            let before = || self.peers.iter().filter(|p| p.is_live() && !p.draining).map(|p| p.id);
+            let before = || self.peers.iter().filter(|peer| peer.is_live()).map(|peer| peer.id);
             self.gate.lose(now.ms, || before().chain(lost.iter().copied()).collect());
         }
     }
@@ -103,7 +104,9 @@ impl Membership {
         self.gate_stale = false;
         let reference_before = self.gate.reference().map_or(0, BTreeSet::len);
         let row = |id: &PeerId| self.index.get(id).map(|at| &self.peers[*at as usize]);
-        self.gate.plan(|id| row(id).is_some_and(|peer| peer.draining || peer.left_ms.is_some()));
+        // One that drains and is there bears witness like any other; that it goes is no loss.
+        let planned = |peer: &Peer| peer.left_ms.is_some() || peer.draining && !peer.is_live();
+        self.gate.plan(|id| row(id).is_some_and(planned));
         let lately = now.ms.saturating_sub(self.tuning.loss_ms);
         let mut sight = Sight::default();
         for (nth, id) in self.gate.reference().into_iter().flatten().enumerate() {

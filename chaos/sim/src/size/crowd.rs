@@ -2,11 +2,11 @@
 //! are the pair's own; a commit is durable after a millisecond; a container runs after five.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::Instant;
 
 use rialto_protocol::event::{Request, TaskReport};
-use rialto_protocol::ids::{PeerId, rendezvous};
+use rialto_protocol::ids::{ClaimId, PeerId, TaskId, rendezvous};
 use rialto_protocol::ledger::record::Signature;
 use rialto_protocol::wire::Message;
 use rialto_protocol::{Brain, Config, Effect, Event, Now};
@@ -24,8 +24,12 @@ const COMMIT_US: u64 = 1_000;
 const SIGN_US: u64 = 50;
 const START_US: u64 = 5_000;
 const DIAL_US: u64 = 1_500;
-/// One end notices that a connection was closed or cut after this long.
+/// One end notices that a connection was closed after this long.
 const NOTICE_US: u64 = 500;
+/// A connection over a cut is given up after this long, at least and at most,
+const GIVE_UP_US: (u64, u64) = (5_000_000, 10_000_000);
+/// and a dial that fails is tried again after this long: as the mesh does it.
+const DIAL_AGAIN_US: (u64, u64) = (2_500_000, 7_500_000);
 
 #[derive(Debug)]
 enum What {
@@ -33,6 +37,7 @@ enum What {
     Deliver { from: u32, to: u32, message: Message },
     Tell { peer: u32, event: Box<Event> },
     Dialed { pair: (u32, u32) },
+    GivenUp { pair: (u32, u32) },
 }
 
 /// Ordered by time, then by when it was scheduled.
@@ -68,6 +73,8 @@ struct Peer {
     armed: Option<u64>,
     wants: BTreeSet<u32>,
     linked: BTreeSet<u32>,
+    /// What runs, by claim.
+    live: BTreeMap<ClaimId, TaskId>,
 }
 
 /// A record on its way to all.
@@ -94,6 +101,10 @@ pub struct Crowd {
     pub tally: Tally,
     watch: Option<Watch>,
     requests: u64,
+    /// Those that found others to hold more of them than they wrote.
+    pub retired: BTreeSet<usize>,
+    /// While the cluster is split: peers below this do not hear those from it on.
+    split_at: Option<u32>,
 }
 
 impl Crowd {
@@ -119,7 +130,8 @@ impl Crowd {
             };
             first.push(effects);
             let (wants, linked) = (BTreeSet::new(), BTreeSet::new());
-            peers.push(Peer { id: *id, brain, armed: None, wants, linked });
+            let live = standing.running(at).iter().map(|run| (run.claim, run.task.clone())).collect();
+            peers.push(Peer { id: *id, brain, armed: None, wants, linked, live });
             each(at);
         }
         let at = standing.peers.iter().enumerate().map(|(at, id)| (*id, at as u32)).collect();
@@ -134,6 +146,8 @@ impl Crowd {
             tally: Tally::default(),
             watch: None,
             requests: 0,
+            retired: BTreeSet::new(),
+            split_at: None,
         };
         for (peer, effects) in first.into_iter().enumerate() {
             crowd.perform(peer as u32, effects);
@@ -146,9 +160,9 @@ impl Crowd {
     fn begin(&mut self, peer: u32, standing: &Standing) {
         let at = peer as usize;
         self.ask(at, Request::Describe(description(at)));
-        for (claim, started_at) in standing.running(at) {
-            let report = TaskReport::Running { image_digest: None, started_at: *started_at };
-            self.feed(peer, Event::Task { claim: *claim, report });
+        for run in standing.running(at) {
+            let report = TaskReport::Running { image_digest: None, started_at: run.started_at };
+            self.feed(peer, Event::Task { claim: run.claim, report });
         }
         // Daemons do not start on the same microsecond.
         let at_us = self.now_us + self.dice.below(2_000_000);
@@ -223,6 +237,63 @@ impl Crowd {
         self.watch.take().map_or((Vec::new(), 0), |watch| (watch.took, watch.lacking.len()))
     }
 
+    /// The identity of a peer.
+    pub fn id(&self, peer: usize) -> PeerId {
+        self.peers[peer].id
+    }
+
+    /// Has `from` send something that its brain has not thought of.
+    pub fn inject(&mut self, from: usize, to: usize, message: Message) {
+        let to = self.peers[to].id;
+        self.send(from as u32, &to, message);
+    }
+
+    /// From now on the peers below `at` and the others do not hear each other.
+    pub fn split(&mut self, at: usize) {
+        self.split_at = Some(at as u32);
+        for one in 0..at as u32 {
+            let cut: Vec<u32> = self.peers[one as usize].linked.range(at as u32..).copied().collect();
+            for other in cut {
+                let at_us = self.now_us + self.dice.between(GIVE_UP_US.0, GIVE_UP_US.1);
+                self.schedule(at_us, What::GivenUp { pair: (one, other) });
+            }
+        }
+    }
+
+    /// All hear each other again.
+    pub fn heal(&mut self) {
+        self.split_at = None;
+    }
+
+    fn is_cut(&self, a: u32, b: u32) -> bool {
+        self.split_at.is_some_and(|at| (a < at) != (b < at))
+    }
+
+    /// Peers that hold another ledger than the first.
+    pub fn differing(&self) -> usize {
+        let first = self.peers[0].brain.sums();
+        self.peers.iter().filter(|peer| peer.brain.sums() != first).count()
+    }
+
+    /// Tasks that are wanted and do not run, and containers that nobody wants or that run twice, by what the
+    /// first peer believes is wanted.
+    pub fn unsettled(&self) -> (usize, usize) {
+        let view = self.peers[0].brain.view(self.now());
+        let mut wanted = BTreeSet::new();
+        for app in view.apps() {
+            for (name, service) in &app.spec.services {
+                for slot in 1..=service.replicas {
+                    wanted.insert(format!("{}.{name}.{slot}", app.app));
+                }
+            }
+        }
+        let mut extra = 0;
+        for task in self.peers.iter().flat_map(|peer| peer.live.values()) {
+            extra += usize::from(!wanted.remove(&task.to_string()));
+        }
+        (wanted.len(), extra)
+    }
+
     fn schedule(&mut self, at_us: u64, what: What) {
         self.tie += 1;
         self.queue.push(Reverse(Scheduled { at_us: at_us.max(self.now_us), tie: self.tie, what }));
@@ -248,10 +319,21 @@ impl Crowd {
             What::Tell { peer, event } => self.feed(peer, *event),
             What::Dialed { pair: (a, b) } => {
                 let wanted = self.peers[a as usize].wants.contains(&b) || self.peers[b as usize].wants.contains(&a);
-                if wanted && self.peers[a as usize].linked.insert(b) {
+                if wanted && self.is_cut(a, b) {
+                    let at_us = self.now_us + self.dice.between(DIAL_AGAIN_US.0, DIAL_AGAIN_US.1);
+                    self.schedule(at_us, What::Dialed { pair: (a, b) });
+                } else if wanted && self.peers[a as usize].linked.insert(b) {
                     self.peers[b as usize].linked.insert(a);
                     self.tell_link(a, b, true);
                     self.tell_link(b, a, true);
+                }
+            }
+            What::GivenUp { pair: (a, b) } => {
+                if self.is_cut(a, b) && self.peers[a as usize].linked.remove(&b) {
+                    self.peers[b as usize].linked.remove(&a);
+                    self.tell_link(a, b, false);
+                    self.tell_link(b, a, false);
+                    self.schedule(self.now_us + DIAL_US, What::Dialed { pair: (a, b) });
                 }
             }
         }
@@ -315,17 +397,19 @@ impl Crowd {
                     self.tell(peer, SIGN_US, Event::VitalsSigned { counter: vitals.counter, signature });
                 }
                 Effect::Links { peers } => self.wants(peer, peers.iter().map(|(peer, _)| *peer)),
-                Effect::Start { claim, .. } => {
+                Effect::Start { claim, spec } => {
+                    self.peers[peer as usize].live.insert(claim, spec.task.clone());
                     let report = TaskReport::Running { image_digest: None, started_at: self.now().wall };
                     self.tell(peer, START_US, Event::Task { claim, report });
                 }
                 Effect::Stop { claim, .. } => {
+                    self.peers[peer as usize].live.remove(&claim);
                     let ended_at = self.now().wall;
                     let report = TaskReport::Exited { exit_code: 143, oom_killed: false, ended_at };
                     self.tell(peer, START_US, Event::Task { claim, report });
                 }
                 Effect::Report { what, .. } => *self.tally.reports.entry(what.name()).or_default() += 1,
-                Effect::Retire { reason } => panic!("m{peer} retires: {reason}"),
+                Effect::Retire { .. } => drop(self.retired.insert(peer as usize)),
                 Effect::Store { token: None, .. }
                 | Effect::Members { .. }
                 | Effect::Forget { .. }
@@ -344,6 +428,9 @@ impl Crowd {
         let bytes = self.scales.weigh(&message);
         self.tally.sent(&message, bytes);
         let Some(to) = self.at.get(to).copied().filter(|to| *to != from) else { return };
+        if self.is_cut(from, to) {
+            return;
+        }
         let delay_us = 100 + rendezvous(u64::from(from), u64::from(to)) % 200;
         // Without a standing link a connection is made first.
         let dial_us = if self.peers[from as usize].linked.contains(&to) { 0 } else { DIAL_US };

@@ -37,7 +37,16 @@ pub struct Standing {
     pub owners: Vec<(PeerId, u64, u64)>,
     /// By peer, what its own disk holds beside: the specs of its tasks.
     local: Vec<Vec<(String, Vec<u8>)>>,
-    running: Vec<Vec<(ClaimId, u64)>>,
+    running: Vec<Vec<Run>>,
+}
+
+/// A task that has been running for long.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub claim: ClaimId,
+    pub task: TaskId,
+    /// Wall clock, ms.
+    pub started_at: u64,
 }
 
 /// What a driver tells of one machine of the crowd.
@@ -66,10 +75,10 @@ impl Standing {
             written.push((Kind::MACHINE, String::new(), encode(&machine(at, wall))));
         }
         let rings: Vec<u64> = ids.iter().map(PeerId::ring).collect();
-        let mut task = 0;
-        while task < tasks {
-            let (author, replicas) = (dice.below(peers as u64) as usize, APP_TASKS.min(tasks - task));
-            let name = format!("app{}", task / APP_TASKS);
+        let mut first = 0;
+        while first < tasks {
+            let (author, replicas) = (dice.below(peers as u64) as usize, APP_TASKS.min(tasks - first));
+            let name = format!("app{}", first / APP_TASKS);
             let app = AppId { namespace: "default".into(), name, generation: 1 };
             let service = service(replicas as u32);
             let spec = AppSpec { services: BTreeMap::from([("web".into(), service.clone())]), single_run: false };
@@ -84,14 +93,15 @@ impl Standing {
             let stewardship = Stewardship { revisions, ..Stewardship::default() };
             writes[steward].push((Kind::STEWARDSHIP, app.to_string(), encode(&(app.clone(), stewardship))));
             for slot in 1..=replicas {
-                let at = (task + slot) * 7919 % peers;
+                let at = (first + slot) * 7919 % peers;
                 let port = 20_000 + (writes[at].len() as u16);
                 let (claim, spec) = claim(&app, &service, slot, port, wall, &mut dice);
-                running[at].push((claim.id, wall - AGE_MS + STARTED_MS));
+                let (task, started_at) = (claim.task.clone(), wall - AGE_MS + STARTED_MS);
+                running[at].push(Run { claim: claim.id, task, started_at });
                 local[at].push((format!("task/{}", claim.id), encode(&spec)));
                 writes[at].push((Kind::CLAIM, claim.id.hex(), encode(&claim)));
             }
-            task += replicas;
+            first += replicas;
         }
         let (records, owners) = seal(&ids, writes, wall);
         Self { cluster, nonce, peers: ids, records, owners, local, running }
@@ -107,18 +117,17 @@ impl Standing {
         &self.local[at]
     }
 
-    /// The claims of one peer, and since when each runs.
-    pub fn running(&self, at: usize) -> &[(ClaimId, u64)] {
+    /// What one peer runs.
+    pub fn running(&self, at: usize) -> &[Run] {
         &self.running[at]
     }
 }
 
+/// Records, and each owner with its numbers: complete through, floor.
+type Sealed = (Vec<Arc<Stored>>, Vec<(PeerId, u64, u64)>);
+
 /// Every owner's records, numbered and sealed in frames of a few, as they would have been written.
-fn seal(
-    ids: &[PeerId],
-    writes: Vec<Vec<(Kind, String, Vec<u8>)>>,
-    wall: u64,
-) -> (Vec<Arc<Stored>>, Vec<(PeerId, u64, u64)>) {
+fn seal(ids: &[PeerId], writes: Vec<Vec<(Kind, String, Vec<u8>)>>, wall: u64) -> Sealed {
     let (mut records, mut owners) = (Vec::new(), Vec::new());
     for (owner, written) in ids.iter().zip(writes) {
         let mut prev = 0;

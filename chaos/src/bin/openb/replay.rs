@@ -129,7 +129,7 @@ impl<'a> Replay<'a> {
             let mut bidder = Bidder::default();
             bidder.describe(&machine);
             replay.bidders.insert(peer, bidder);
-            replay.view.machines.insert(peer, machine);
+            replay.view.machines.insert(peer, machine.into());
             replay.outcome.gpu_milli_total += host.gpus * 1000;
         }
         replay.dice = dice;
@@ -166,6 +166,7 @@ impl<'a> Replay<'a> {
             declines: BTreeMap::new(),
             deadline_ms: self.now_ms + BIDS_MS,
             alone: false,
+            moves: false,
         };
         self.hear(&mut auction, asked);
         self.decide(&auction, task)?;

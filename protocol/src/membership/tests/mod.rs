@@ -288,6 +288,45 @@ fn planned_leaves_and_drains_are_no_loss() {
 }
 
 #[test]
+fn one_that_drains_bears_witness_while_it_is_there() {
+    for (draining, dead) in [(0, 1), (0, 2), (1, 0), (2, 0)] {
+        let mut world = settled(3, 8);
+        world.announce(draining, |member| member.draining = true);
+        world.run(1000);
+        world.kill(dead);
+        world.run(9000);
+        let left = 3 - draining - dead;
+        assert_eq!(
+            world.brain(left).held(world.time()),
+            None,
+            "{draining} drains, {dead} is dead: two of three are there"
+        );
+        assert_eq!(world.loss(left, dead), Loss::Lost);
+        // When it goes, too, as planned, it is no part of the loss: one of two is left.
+        world.kill(draining);
+        world.run(9000);
+        let held = world.brain(left).held(world.time()).map(|held| (held.sees, held.of));
+        assert_eq!(held, if left < dead { None } else { Some((1, 2)) });
+    }
+}
+
+#[test]
+fn ten_percent_more_than_a_fifth_of_ten_wait_for_quiet_and_a_single_one_does_not() {
+    let mut world = settled(12, 9);
+    world.kill(0);
+    world.run_until(9000, |world| world.loss(5, 0) == Loss::Lost);
+    let mut world = settled(12, 9);
+    for (nth, dead) in [1, 2, 3].into_iter().enumerate() {
+        world.kill(dead);
+        world.run(if nth < 2 { 9000 } else { 7000 });
+    }
+    // The first was replaced before the loss became a great one; from then on all wait.
+    assert!(matches!(world.loss(5, 3), Loss::Waits { .. }));
+    let waited = world.run_until(30_000, |world| [1, 2, 3].iter().all(|dead| world.loss(5, *dead) == Loss::Lost));
+    assert!(waited >= 5000, "{waited} ms: ten of quiet since the last went down");
+}
+
+#[test]
 fn a_verdict_that_got_lost_is_written_again() {
     let mut world = settled(3, 7);
     let (now, ids) = (world.time(), world.ids.clone());
