@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rialto_node::executor::{Executor, Order, Told};
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::{AppId, ClaimId, TaskId};
-use rialto_protocol::model::{Resources, TaskSpec};
+use rialto_protocol::model::TaskSpec;
 use tokio::sync::mpsc;
 
 fn spec(command: &[&str]) -> Arc<TaskSpec> {
