@@ -20,10 +20,10 @@ async fn round_trip_and_throughput_of_a_link() {
     let answering = tokio::spawn(async move {
         loop {
             match two.event().await {
-                MeshEvent::Message { message: Message::Heartbeat { life }, .. } if life < 1_000_000 => {
+                MeshEvent::Message { message: Message::Heartbeat { life, .. }, .. } if life < 1_000_000 => {
                     two.mesh.send(first, beat(life));
                 }
-                MeshEvent::Message { message: Message::Heartbeat { life: 2_000_000 }, .. } => return two,
+                MeshEvent::Message { message: Message::Heartbeat { life: 2_000_000, .. }, .. } => return two,
                 _ => {}
             }
         }

@@ -150,5 +150,5 @@ pub async fn counted(mesh: &Mesh, what: &str, is_so: impl Fn(&rialto_node::mesh:
 
 /// The smallest message, with a number.
 pub fn beat(life: u64) -> Message {
-    Message::Heartbeat { life }
+    Message::Heartbeat { life, clock: Default::default() }
 }
