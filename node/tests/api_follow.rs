@@ -112,7 +112,7 @@ async fn what_cannot_start_or_fit_is_told() {
     body["spec"]["services"]["web"]["reservations"] = json!({"cpu_millis": 64_000});
     let (status, answer) = town.send("POST", "/v1/runs?follow=true", body.to_string()).await;
     assert_eq!((status, &answer["code"]), (422, &json!("unplaceable")));
-    assert!(answer["message"].as_str().unwrap().contains("cpu_millis"), "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("64 cores"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -562,6 +562,11 @@ impl View<'_> {
         self.brain.machine_name(peer)
     }
 
+    /// Whether a peer was a member and is none any more.
+    pub fn has_departed(&self, peer: &PeerId) -> bool {
+        self.brain.readings.departed.contains_key(peer)
+    }
+
     /// The addresses (`IP:PORT`) of a peer, for the mesh.
     pub fn addresses(&self, peer: &PeerId) -> Vec<String> {
         self.brain.addresses(peer)

@@ -14,6 +14,8 @@ use crate::world::{Happening, World};
 
 /// The supervisor starts a daemon that has failed again after this, µs.
 const RESTART_US: u64 = 1_000_000;
+/// At so many peers an administrator gives an order that must not be lost.
+const ORDERED_AT: usize = 3;
 /// Tickets of orders that nobody waits for.
 const NOBODY: u64 = u64::MAX;
 
@@ -108,19 +110,25 @@ impl World {
         }
     }
 
-    /// An administrator orders at some peer that a machine is a member no more.
+    /// An administrator orders that a machine is a member no more, at a few peers: one of them may be about to find out
+    /// that its disk is an old one, and answer nothing.
     pub fn depart(&mut self, machine: usize) {
         let able = |at: &usize| *at != machine && self.machines[*at].serves() && self.machines[*at].belongs();
-        let able: Vec<usize> = (0..self.machines.len()).filter(able).collect();
-        let Some(by) = self.dice.pick(&able).copied() else { return };
+        let mut able: Vec<usize> = (0..self.machines.len()).filter(able).collect();
+        while able.len() > ORDERED_AT {
+            let at = self.dice.below(able.len() as u64) as usize;
+            able.swap_remove(at);
+        }
         let target = &mut self.machines[machine];
-        if !target.joined {
+        if !target.joined || able.is_empty() {
             return;
         }
         target.departed = true;
         target.disk_lost_ms = Some(self.now_us / 1000);
         let peer = target.id;
-        self.ask(by, NOBODY, Request::Depart { peer, force: true, last: None });
+        for by in able {
+            self.ask(by, NOBODY, Request::Depart { peer, force: true, last: None });
+        }
     }
 
     /// The machine of somebody who means ill, from now on.

@@ -90,7 +90,14 @@ pub async fn carry(
             // The mesh has counted it and said so.
             MeshEvent::Malformed { .. } => continue,
             MeshEvent::ApiStream { from, stream } => {
-                tokio::spawn(api::serve_stream(router.clone(), stream, from, closing.clone()));
+                let (handle, router, closing) = (handle.clone(), router.clone(), closing.clone());
+                tokio::spawn(async move {
+                    // Who was removed may still knock, to hear that it was; nobody talks to it beyond that.
+                    let departed = handle.read(move |brain, now| brain.view(now).has_departed(&from)).await;
+                    if departed == Some(false) {
+                        api::serve_stream(router, stream, from, closing).await;
+                    }
+                });
                 continue;
             }
             MeshEvent::Hello { from, cluster, invitation, secret_hash, reply } => {
