@@ -136,8 +136,10 @@ impl View<'_> {
     /// whose claim is shown says only that the task was lost.
     fn add_outcome(&self, app: &AppId, service: &str, outcome: &Outcome, finished: &mut Vec<(u64, TaskRow)>) {
         let task = format!("{}.{service}.{}", app.name, outcome.slot);
-        if let Some((_, row)) = finished.iter_mut().find(|(_, row)| row.task == task && row.attempt == outcome.attempt)
-        {
+        // A copy of the same attempt may have been superseded: that is not how the task ended.
+        let is_it = |row: &TaskRow| row.attempt == outcome.attempt && row.exit_code == outcome.exit_code;
+        let shown = |row: &TaskRow| row.task == task && row.state != ClaimState::Superseded.word() && is_it(row);
+        if let Some((_, row)) = finished.iter_mut().find(|(_, row)| shown(row)) {
             row.lost = outcome.lost;
             return;
         }

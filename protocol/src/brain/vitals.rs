@@ -26,6 +26,8 @@ const VITALS_MAX: usize = 256;
 const ASK_AGAIN_MS: u64 = 2_000;
 /// The most names of images in one peer's vitals.
 const IMAGES_MAX: usize = 64;
+/// A clock that was put back by more than this is not made up for, ms: a year.
+const CLOCK_MS_MAX: u64 = 366 * 86_400_000;
 /// Vitals of one peer are taken at most this often, ms.
 const TAKEN_MS: u64 = 500;
 
@@ -36,7 +38,7 @@ pub(super) struct Spreading {
     /// Made, and not signed yet.
     unsigned: Option<Vitals>,
     counter: u64,
-    /// Wall clock, ms.
+    /// Wall clock at the start, ms, or what goes beyond the vitals of earlier starts.
     started: u64,
     /// To be announced with the next flush: place on the ring and age.
     fresh: BTreeMap<u64, u64>,
@@ -138,8 +140,12 @@ impl Brain {
         let now = self.now.ms;
         let mut want = Vec::new();
         for (ring, age) in there.iter().take(VITALS_MAX) {
+            if *ring == self.me.ring() {
+                self.outlive(*age);
+                continue;
+            }
             let owner = self.ledger.owner_at(*ring).filter(|owner| owner.admitted).map(|owner| owner.id);
-            let is_newer = owner.is_some_and(|owner| owner != self.me && self.vitals_age(&owner) < *age);
+            let is_newer = owner.is_some_and(|owner| self.vitals_age(&owner) < *age);
             let asked = &mut self.spread.vitals.asked;
             if is_newer && asked.get(ring).is_none_or(|asked_ms| asked_ms + ASK_AGAIN_MS <= now) {
                 asked.insert(*ring, now);
@@ -148,6 +154,17 @@ impl Brain {
         }
         if !want.is_empty() {
             self.send(from, Message::Want(want));
+        }
+    }
+
+    /// Others hold own vitals of this age. If they are newer than any of this start, then the clock was put back before
+    /// it, and nobody would take what is made now.
+    fn outlive(&mut self, age: u64) {
+        let spreading = &mut self.spread.vitals;
+        let own = spreading.started.saturating_add(spreading.counter);
+        if age > own && age - own < CLOCK_MS_MAX {
+            spreading.started = age;
+            spreading.made_ms = self.now.ms;
         }
     }
 

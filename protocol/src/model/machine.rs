@@ -45,7 +45,7 @@ pub enum Executor {
 /// (`started`, `counter`) wins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vitals {
-    /// Wall clock, ms, at which the process started.
+    /// Wall clock, ms, at which the process started; more where the clock was put back before.
     pub started: u64,
     /// Rises with each vitals of this start.
     pub counter: u64,
