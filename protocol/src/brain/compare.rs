@@ -9,7 +9,8 @@ use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use crate::ids::PeerId;
-use crate::ledger::replica::{EXCHANGE_BYTES_MAX, Owner};
+use crate::ledger::Owner;
+use crate::ledger::replica::EXCHANGE_BYTES_MAX;
 use crate::wire::{Mark, Message};
 
 /// With one random peer, this often on average, ms.

@@ -134,7 +134,7 @@ impl Brain {
     /// Another peer's brain, whose disk remembers the same ledger as this brain holds: what both hold alike is held
     /// once, until either changes it. So a thousand peers live in one process. `local`: what that disk holds beside.
     pub fn beside(&self, config: Config, local: Vec<(String, Vec<u8>)>, now: Now) -> (Self, Vec<Effect>) {
-        let last = self.ledger.owner(&config.me).map_or(0, crate::ledger::replica::Owner::top);
+        let last = self.ledger.owner(&config.me).map_or(0, crate::ledger::Owner::top);
         Self::start(config, last, local, now, |brain| brain.read_beside(self))
     }
 

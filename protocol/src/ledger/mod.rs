@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod document;
 mod memo;
+pub mod owner;
 pub mod readings;
 pub mod record;
 pub mod replica;
@@ -10,4 +11,5 @@ mod sums;
 
 pub use budget::Budgets;
 pub use document::{ChangeValue, Document, Edit};
+pub use owner::Owner;
 pub use replica::Ledger;
