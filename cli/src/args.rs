@@ -1,6 +1,12 @@
 //! What can be said on the command line.
 
+mod apps;
+mod hands;
+mod locks;
+mod logins;
 mod questions;
+mod rollouts;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,17 +14,24 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args as Group, Parser, Subcommand, ValueEnum};
 use rialto_protocol::compose;
-use rialto_protocol::model::PortSpec;
+use rialto_protocol::model::{NetworkMode, PortSpec};
 
 use crate::human;
+pub use apps::{AppFiles, Deploy, Down, Plan, Restart, Until, Wait};
+pub use hands::{Attach, Cp, Exec, Port, Stats};
+pub use locks::{Elect, Lock, Locks};
+pub use logins::{Login, Logout};
 pub use questions::{Explain, Foresee, Rebalance};
+pub use rollouts::{Job, Rollout, RolloutTarget};
+pub use volumes::{OneVolume, Secret, Volume};
 
 const ABOUT_CODES: &str = "\
 Exit codes:
   0 done   1 failed   2 wrong command line   3 not found   4 refused or invalid
   5 no peer reachable   6 timed out   7 cannot be placed
-  'rialto run' exits with its task's code; 128+n: ended by signal n;
-  125: Rialto's own failure; 126, 127: the program could not be started, or found.
+  'rialto run', 'exec', 'lock' and 'elect' exit with the code of what they ran; 128+n: ended by signal n;
+  124: the lock was not had in time; 125: Rialto's own failure; 126, 127: the program could not be
+  started, or found.
 
 Environment:
   RIALTO_API        as --api; several, separated by commas, are tried in turn
@@ -60,22 +73,45 @@ pub enum Format {
 pub enum Verb {
     Run(Run),
     Deploy(Deploy),
+    Plan(Plan),
     Ps(Ps),
     Logs(Logs),
+    Exec(Exec),
+    Attach(Attach),
+    Cp(Cp),
+    Port(Port),
+    Stats(Stats),
+    Wait(Wait),
+    Restart(Restart),
     Stop(Stop),
     Rm(Rm),
+    Down(Down),
     Scale(Scale),
     History(History),
     Rollback(Rollback),
+    #[command(subcommand)]
+    Rollout(Rollout),
+    #[command(subcommand)]
+    Job(Job),
     Status(Status),
     Explain(Explain),
     Foresee(Foresee),
     Rebalance(Rebalance),
+    Lock(Lock),
+    Elect(Elect),
+    #[command(subcommand)]
+    Locks(Locks),
     #[command(subcommand)]
     Machine(Machine),
     Invite(Invite),
     #[command(subcommand)]
     Image(Image),
+    Login(Login),
+    Logout(Logout),
+    #[command(subcommand)]
+    Volume(Volume),
+    #[command(subcommand)]
+    Secret(Secret),
     Events(Events),
     Doctor(Doctor),
     Version(Version),
@@ -108,6 +144,9 @@ pub struct Run {
     /// Publishes a port: 80, 8080:80, 5353:53/udp.
     #[arg(short, long, value_name = "PORT", action = ArgAction::Append, value_parser = compose::port)]
     pub publish: Vec<PortSpec>,
+    /// `host`: it uses its machine's network, and has none of its own.
+    #[arg(long, value_name = "bridge|host", value_parser = compose::network_mode)]
+    pub network: Option<NetworkMode>,
     /// Stops it when this long has passed since the start of this command.
     #[arg(long, value_name = "TIME", value_parser = human::duration, conflicts_with = "detach")]
     pub timeout: Option<Duration>,
@@ -132,38 +171,6 @@ pub struct Variable {
     pub value: Option<String>,
 }
 
-/// Makes an app run as its file says.
-#[derive(Debug, Group)]
-#[command(after_help = "\
-Examples:
-  rialto deploy                                the Compose file in this folder
-  rialto deploy -f shop.yaml --app shop
-  generate | rialto deploy -f - --app shop --detach
-
-The app's name is --app, or the file's 'name:', or that of the file's folder.
-Waits until every replica runs; exits 6 when the time is over first, 7 where no machine could hold it.")]
-pub struct Deploy {
-    /// The app file, in Compose format; - reads stdin [default: compose.yaml, compose.yml,
-    /// docker-compose.yaml or docker-compose.yml].
-    #[arg(short, long, value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// The app's name.
-    #[arg(long, value_name = "NAME", value_parser = app)]
-    pub app: Option<String>,
-    /// Asks nothing.
-    #[arg(short, long)]
-    pub yes: bool,
-    /// Does not wait until it runs.
-    #[arg(long)]
-    pub detach: bool,
-    /// Runs what the names of images mean now, and not what they meant when the app was first deployed.
-    #[arg(long)]
-    pub resolve: bool,
-    /// Waits no longer than this.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = human::duration)]
-    pub timeout: Duration,
-}
-
 /// Lists tasks: all live ones, and the last hundred that finished.
 #[derive(Debug, Group)]
 #[command(
@@ -173,6 +180,7 @@ Examples:
   rialto ps
   rialto ps shop            of one app
   rialto ps shop.web -a     of one service, with every finished one that is kept (an hour)
+  rialto ps --watch shop    as it goes on, until Ctrl-C
   rialto ps -o json         for programs"
 )]
 pub struct Ps {
@@ -182,6 +190,9 @@ pub struct Ps {
     /// Shows every finished task that is kept.
     #[arg(short, long)]
     pub all: bool,
+    /// Goes on, and shows the list again whenever something happens.
+    #[arg(short, long)]
+    pub watch: bool,
 }
 
 /// Prints the output of a task, of a service's tasks, or of an app's.
@@ -190,7 +201,11 @@ pub struct Ps {
 Examples:
   rialto logs shop.web.1          one task
   rialto logs -f shop.web         all tasks of a service, and what they still write
-  rialto logs --tail 20 shop      the last lines of each task")]
+  rialto logs --tail 20 shop      the last lines of each task
+  rialto logs --since 10m -t shop what was written in the last ten minutes, with its time
+  rialto logs --since 2026-11-22T10:00:00Z --until 2026-11-22T10:05:00Z shop
+
+Without -f the lines of several tasks are in the order of their times.")]
 pub struct Logs {
     /// Goes on as long as they run.
     #[arg(short, long)]
@@ -198,6 +213,15 @@ pub struct Logs {
     /// Begins so many lines before the end.
     #[arg(short = 'n', long, value_name = "LINES")]
     pub tail: Option<u32>,
+    /// Only what was written since then: 10m ago, or 2026-11-22T10:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = human::moment)]
+    pub since: Option<human::Moment>,
+    /// Only what was written before: 10m ago, or 2026-11-22T10:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = human::moment)]
+    pub until: Option<human::Moment>,
+    /// Puts the time before each line.
+    #[arg(short, long)]
+    pub timestamps: bool,
     /// A task, a service or an app.
     #[arg(value_name = "APP[.SERVICE[.SLOT]]")]
     pub name: String,
@@ -226,10 +250,14 @@ pub struct Stop {
 #[command(after_help = "\
 Examples:
   rialto rm shop          asks first, on a terminal
-  rialto rm --yes shop blog")]
+  rialto rm --yes shop blog
+  rialto rm --volumes shop     its volumes, too, with everything in them")]
 pub struct Rm {
     #[arg(value_name = "APP", required = true, value_parser = app)]
     pub apps: Vec<String>,
+    /// Deletes their own volumes and secrets, too.
+    #[arg(short, long)]
+    pub volumes: bool,
     /// Asks nothing.
     #[arg(short, long)]
     pub yes: bool,
@@ -280,8 +308,13 @@ pub struct Rollback {
 #[command(after_help = "\
 Examples:
   rialto status
+  rialto status --watch
   rialto status -o json")]
-pub struct Status {}
+pub struct Status {
+    /// Goes on, and shows it again whenever something happens.
+    #[arg(short, long)]
+    pub watch: bool,
+}
 
 /// Lists machines, and has them take no more work.
 #[derive(Debug, Subcommand)]
@@ -405,20 +438,24 @@ Examples:
     },
 }
 
-/// Shows what happened, as the peer that is asked saw it.
+/// Shows what happened: to an app, as all peers saw it; without one as the peer that is asked saw it.
 #[derive(Debug, Group)]
 #[command(after_help = "\
 Examples:
+  rialto events shop            who changed it, what was placed, ended, missed, ran twice
+  rialto events shop -f
   rialto events
   rialto events -f              and what happens from now on
   rialto events --after 120     what came after the event 120")]
 pub struct Events {
+    #[arg(value_name = "APP", value_parser = app)]
+    pub app: Option<String>,
     /// Goes on for ever.
     #[arg(short, long)]
     pub follow: bool,
-    /// Begins behind the event of this number.
+    /// Begins behind the event of this id.
     #[arg(long, value_name = "ID")]
-    pub after: Option<u64>,
+    pub after: Option<String>,
 }
 
 /// Looks at this machine and says what a peer lacks: cgroups, ports, rights, clock.
@@ -483,7 +520,7 @@ pub fn means_run(mut words: impl Iterator<Item = OsString>) -> bool {
         match word.to_str() {
             Some("--api" | "--socket" | "-o" | "--output") => drop(words.next()),
             Some(flag) if flag.starts_with('-') => {}
-            verb => return verb == Some("run"),
+            verb => return matches!(verb, Some("run" | "exec" | "lock" | "elect")),
         }
     }
     false

@@ -25,10 +25,12 @@ pub enum Exit {
     TimedOut,
     /// 7: no machine could ever hold it.
     Unplaceable,
-    /// `run` only: the code of the task, 128 + n where signal n ended it; 126 and 127 where its
+    /// Where something is run: its code, 128 + n where signal n ended it; 126 and 127 where its
     /// program could not be started or found.
     Task(u8),
-    /// 125, `run` only: Rialto's own failure.
+    /// 124, `lock` and `elect` only: not had in time.
+    NotHeld,
+    /// 125, where something is run: Rialto's own failure.
     Own,
 }
 
@@ -45,13 +47,14 @@ impl Exit {
             Exit::TimedOut => 6,
             Exit::Unplaceable => 7,
             Exit::Task(code) => code,
+            Exit::NotHeld => 124,
             Exit::Own => 125,
         }
     }
 
-    /// Whether it is what the task itself came to.
+    /// Whether it is what the task itself came to, or that it never began.
     pub fn is_tasks(self) -> bool {
-        matches!(self, Exit::Task(_))
+        matches!(self, Exit::Task(_) | Exit::NotHeld)
     }
 }
 

@@ -23,6 +23,14 @@ pub fn cores(millis: u64) -> String {
     shown.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
+/// An exit code, with the signal that it stands for: `1`, `143, SIGTERM`.
+pub fn exit(code: i32) -> String {
+    match nix::sys::signal::Signal::try_from(code.wrapping_sub(128)) {
+        Ok(signal) if code > 128 => format!("{code}, {}", signal.as_str()),
+        _ => code.to_string(),
+    }
+}
+
 /// Seconds in one or two units: `42s`, `7m`, `3h`, `5d`.
 pub fn seconds(seconds: u64) -> String {
     match seconds {
@@ -40,6 +48,47 @@ pub fn age(at: &str, now: u64) -> Option<String> {
     let now = i64::try_from(now).ok()?;
     // The clocks of two machines may differ: nothing is younger than new.
     Some(seconds(u64::try_from(now.saturating_sub(at)).unwrap_or(0) / 1000))
+}
+
+/// A moment as people name one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long ago.
+    Ago(Duration),
+    /// Milliseconds since 1970.
+    At(u64),
+}
+
+impl Moment {
+    /// Milliseconds since 1970, where it is `now`.
+    pub fn ms(self, now: u64) -> u64 {
+        match self {
+            Moment::Ago(ago) => now.saturating_sub(ago.as_millis() as u64),
+            Moment::At(ms) => ms,
+        }
+    }
+}
+
+/// Reads `10m` (ago), an RFC 3339 time, or seconds since 1970.
+///
+/// # Errors
+///
+/// A sentence that says what is expected.
+pub fn moment(text: &str) -> Result<Moment, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Moment::At(seconds.saturating_mul(1000)));
+    }
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(Moment::At(u64::try_from(at.as_millisecond()).unwrap_or(0)));
+    }
+    let wrong = |_| format!("'{text}' is no time; write for example 10m, or 2026-11-22T10:00:00Z");
+    duration(text).map(Moment::Ago).map_err(wrong)
+}
+
+/// Milliseconds since 1970 as RFC 3339.
+pub fn stamp(ms: u64) -> String {
+    let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| ms.to_string(), |at| format!("{at:.3}"))
 }
 
 /// Reads `30s`, `5m`, `24h`, `7d`, `500ms`, `1h30m`.
@@ -95,6 +144,17 @@ mod tests {
         for (millis, shown) in [(0, "0"), (500, "0.5"), (2000, "2"), (1250, "1.25"), (10_000, "10")] {
             assert_eq!(cores(millis), shown);
         }
+    }
+
+    #[test]
+    fn moments_are_ages_or_times() {
+        assert_eq!(moment("10m"), Ok(Moment::Ago(Duration::from_secs(600))));
+        assert_eq!(moment("2026-01-01T00:00:00Z"), Ok(Moment::At(1_767_225_600_000)));
+        assert_eq!(moment("1767225600"), Ok(Moment::At(1_767_225_600_000)));
+        assert_eq!(Moment::Ago(Duration::from_secs(2)).ms(5_000), 3_000);
+        assert_eq!(stamp(1_767_225_600_250), "2026-01-01T00:00:00.250Z");
+        assert!(moment("yesterday").is_err());
+        assert_eq!((exit(1).as_str(), exit(143).as_str()), ("1", "143, SIGTERM"));
     }
 
     #[test]

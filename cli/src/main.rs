@@ -8,6 +8,7 @@ mod human;
 mod output;
 mod peer;
 mod table;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
             };
         }
     };
-    let of_run = matches!(args.verb, Verb::Run(_));
+    let of_run = matches!(args.verb, Verb::Run(_) | Verb::Exec(_) | Verb::Lock(_) | Verb::Elect(_));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return told(Failure::new(Exit::Failed, error.to_string()), of_run),
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong. Of `run`, every failure of Rialto's own has one code: the others are the task's.
+/// Says what went wrong. Of the verbs that run something, every failure of Rialto's own has one code: the others are
+/// those of what they run.
 fn told(failure: Failure, of_run: bool) -> ExitCode {
     failure.tell();
     if of_run && !failure.exit.is_tasks() { Exit::Own.into() } else { failure.exit.into() }

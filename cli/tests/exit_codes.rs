@@ -43,7 +43,7 @@ fn row(state: &str, more: Value) -> Value {
 }
 
 fn output(stream: &str, data: &str) -> Value {
-    json!({ "output": { "task": "job.run.1", "stream": stream, "data": data } })
+    json!({ "output": { "task": "job.run.1", "stream": stream, "at": 7, "data": data } })
 }
 
 /// A peer whose runs print something and then come to `end`.

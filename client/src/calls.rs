@@ -9,9 +9,11 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
 use rialto_protocol::api::{
-    Answer, App, Apps, Changed, DeployBody, Doctor, EventRow, Events, Explanation, Freed, History, ImageRow, Images,
-    InviteBody, Invited, LogLine, Machines, PullLine, Rebalance, RollbackBody, RunBody, ScaleBody, Status, TaskRow,
-    Tasks,
+    Answer, App, AppEvent, AppEvents, Apps, Changed, DeployBody, DispatchBody, Doctor, EventRow, Events, Explanation,
+    Freed, History, ImageRow, Images, InviteBody, Invited, LockLine, LockPlace, LockPlaceBody, LockQueue, LockQueues,
+    LockSession, LockSessionBody, Locks, LogLine, LoginBody, LoginRow, Logins, Machines, PullLine, Rebalance,
+    RollbackBody, RolloutBody, Rollouts, RunBody, ScaleBody, SecretBody, SecretSet, Secrets, Stats, Status, TaskRow,
+    Tasks, VolumeBody, VolumeRow, Volumes,
 };
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::AppSpec;
@@ -60,6 +62,62 @@ impl Client {
         self.ask(Call::get("/v1/doctor")).await
     }
 
+    /// `GET /v1/locks`: the lock group as the peer knows it.
+    pub async fn locks(&self) -> Result<Answer<Locks>, Error> {
+        self.ask(Call::get("/v1/locks")).await
+    }
+
+    /// `POST /v1/locks/force-new-group`: the peer's own part is all that is left of the lock group.
+    pub async fn force_new_lock_group(&self) -> Result<(), Error> {
+        let path = "/v1/locks/force-new-group?lose_leases=true";
+        let _: serde_json::Value = self.ask(Call { method: Method::POST, ..Call::get(path) }).await?;
+        Ok(())
+    }
+
+    /// `POST /v1/locks/sessions`: a lease, to wait and to hold by.
+    pub async fn lock_session(&self, ttl_seconds: u32) -> Result<Answer<LockSession>, Error> {
+        self.ask(Call::with(Method::POST, "/v1/locks/sessions", &LockSessionBody { ttl_seconds })).await
+    }
+
+    /// `POST /v1/locks/sessions/{session}/renew`: the lease has its whole time anew.
+    pub async fn renew_lock_session(&self, session: &str) -> Result<Answer<LockSession>, Error> {
+        let path = format!("/v1/locks/sessions/{}/renew", escaped(session));
+        self.ask(Call { method: Method::POST, ..Call::get(path) }).await
+    }
+
+    /// `DELETE /v1/locks/sessions/{session}`: the lease ends, and everything that hangs on it.
+    pub async fn end_lock_session(&self, session: &str) -> Result<(), Error> {
+        let path = format!("/v1/locks/sessions/{}", escaped(session));
+        let _: serde_json::Value = self.ask(Call { method: Method::DELETE, ..Call::get(path) }).await?;
+        Ok(())
+    }
+
+    /// `POST /v1/locks/queues/{name}`: waits for a lock, or to lead. Dropping the lines before the last gives the place up.
+    pub async fn wait_for_lock(&self, name: &str, body: &LockPlaceBody) -> Result<Lines<LockLine>, Error> {
+        self.follow(Call::with(Method::POST, format!("/v1/locks/queues/{}", escaped(name)), body)).await
+    }
+
+    /// `GET /v1/locks/queues`: all locks and elections that somebody holds or waits for.
+    pub async fn lock_queues(&self) -> Result<Answer<LockQueues>, Error> {
+        self.ask(Call::get("/v1/locks/queues")).await
+    }
+
+    /// `GET /v1/locks/queues/{name}`.
+    pub async fn lock_queue(&self, name: &str) -> Result<Answer<LockQueue>, Error> {
+        self.ask(Call::get(format!("/v1/locks/queues/{}", escaped(name)))).await
+    }
+
+    /// `GET /v1/locks/queues/{name}?follow=true`: as it is, and again whenever it has changed.
+    pub async fn follow_lock_queue(&self, name: &str) -> Result<Lines<LockQueue>, Error> {
+        self.follow(Call::get(format!("/v1/locks/queues/{}?follow=true", escaped(name)))).await
+    }
+
+    /// `DELETE /v1/locks/queues/{name}`: ends the session of whoever holds, or leads.
+    pub async fn break_lock(&self, name: &str) -> Result<Answer<LockPlace>, Error> {
+        let path = format!("/v1/locks/queues/{}", escaped(name));
+        self.ask(Call { method: Method::DELETE, ..Call::get(path) }).await
+    }
+
     /// `GET /v1/machines`.
     pub async fn machines(&self) -> Result<Answer<Machines>, Error> {
         self.ask(Call::get("/v1/machines")).await
@@ -103,6 +161,29 @@ impl Client {
     pub async fn rollback(&self, app: &str, to: &str, change: ChangeId) -> Result<Answer<Changed>, Error> {
         let body = RollbackBody { change: change.hex(), to: to.into() };
         self.ask(Call::with(Method::POST, format!("/v1/apps/{}/rollback", escaped(app)), &body)).await
+    }
+
+    /// `GET /v1/apps/{app}/rollout`: how the last changes of its services stand.
+    pub async fn rollouts(&self, app: &str) -> Result<Answer<Rollouts>, Error> {
+        self.ask(Call::get(format!("/v1/apps/{}/rollout", escaped(app)))).await
+    }
+
+    /// `POST /v1/apps/{app}/rollout`: `pause`, `resume`, `promote` or `rollback`.
+    pub async fn order_rollout(
+        &self,
+        app: &str,
+        service: Option<&str>,
+        action: &str,
+        change: ChangeId,
+    ) -> Result<Answer<Changed>, Error> {
+        let body = RolloutBody { change: change.hex(), service: service.map(Into::into), action: action.into() };
+        self.ask(Call::with(Method::POST, format!("/v1/apps/{}/rollout", escaped(app)), &body)).await
+    }
+
+    /// `POST /v1/apps/{app}/run`: a service that runs to its end runs once more.
+    pub async fn dispatch(&self, app: &str, service: &str, change: ChangeId) -> Result<Answer<Changed>, Error> {
+        let body = DispatchBody { change: change.hex(), service: service.into() };
+        self.ask(Call::with(Method::POST, format!("/v1/apps/{}/run", escaped(app)), &body)).await
     }
 
     /// `GET /v1/explain/{name}`: why tasks of an app, a service or one task wait.
@@ -221,6 +302,14 @@ impl Client {
         self.follow(Call::get(query.0)).await
     }
 
+    /// `GET /v1/stats`: what running tasks use, of everything, of an app, or of one of its services.
+    pub async fn stats(&self, app: Option<&str>, service: Option<&str>) -> Result<Answer<Stats>, Error> {
+        let mut query = Query::new("/v1/stats");
+        query.add("app", app);
+        query.add("service", service);
+        self.ask(Call::get(query.0)).await
+    }
+
     /// `GET /v1/images`.
     pub async fn images(&self) -> Result<Answer<Images>, Error> {
         self.ask(Call::get("/v1/images")).await
@@ -263,11 +352,100 @@ impl Client {
         self.ask(Call { method: Method::POST, ..Call::get(query.0) }).await
     }
 
+    /// `GET /v1/volumes`.
+    pub async fn volumes(&self) -> Result<Answer<Volumes>, Error> {
+        self.ask(Call::get("/v1/volumes")).await
+    }
+
+    /// `GET /v1/volumes/{name}`: the volume that counts, or the one of a machine.
+    pub async fn volume(&self, name: &str, machine: Option<&str>) -> Result<Answer<VolumeRow>, Error> {
+        let mut query = Query::new(format!("/v1/volumes/{}", escaped(name)));
+        query.add("machine", machine);
+        self.ask(Call::get(query.0)).await
+    }
+
+    /// `POST /v1/volumes`: makes a volume on a machine, or on the one that is asked.
+    pub async fn make_volume(&self, name: &str, machine: Option<&str>) -> Result<Answer<VolumeRow>, Error> {
+        let body = VolumeBody { name: name.into(), machine: machine.map(Into::into) };
+        self.ask(Call::with(Method::POST, "/v1/volumes", &body)).await
+    }
+
+    /// `DELETE /v1/volumes/{name}`: deletes it with everything in it; `force`: though an app names it.
+    pub async fn remove_volume(
+        &self,
+        name: &str,
+        machine: Option<&str>,
+        force: bool,
+    ) -> Result<Answer<VolumeRow>, Error> {
+        let mut query = Query::new(format!("/v1/volumes/{}", escaped(name)));
+        query.add("machine", machine);
+        query.add("force", force.then_some("true"));
+        self.ask(Call { method: Method::DELETE, ..Call::get(query.0) }).await
+    }
+
+    /// `POST /v1/volumes/{name}/release`: gives up a volume whose machine is down.
+    pub async fn release_volume(&self, name: &str) -> Result<Answer<VolumeRow>, Error> {
+        self.ask(Call { method: Method::POST, ..Call::get(format!("/v1/volumes/{}/release", escaped(name))) }).await
+    }
+
+    /// `POST /v1/tasks/{task}/restart`: one task starts anew; the row of what ends.
+    pub async fn restart(&self, task: &str) -> Result<Answer<TaskRow>, Error> {
+        self.ask(Call { method: Method::POST, ..Call::get(format!("/v1/tasks/{}/restart", escaped(task))) }).await
+    }
+
+    /// `GET /v1/logins`: the registries that people have logged in at.
+    pub async fn logins(&self) -> Result<Answer<Logins>, Error> {
+        self.ask(Call::get("/v1/logins")).await
+    }
+
+    /// `PUT /v1/logins/{registry}`; `unchecked`: the registry is not asked whether it opens.
+    pub async fn log_in(&self, registry: &str, login: &LoginBody, unchecked: bool) -> Result<Answer<SecretSet>, Error> {
+        let mut query = Query::new(format!("/v1/logins/{}", escaped(registry)));
+        query.add("unchecked", unchecked.then_some("true"));
+        self.ask(Call::with(Method::PUT, query.0, login)).await
+    }
+
+    /// `DELETE /v1/logins/{registry}`.
+    pub async fn log_out(&self, registry: &str) -> Result<Answer<LoginRow>, Error> {
+        self.ask(Call { method: Method::DELETE, ..Call::get(format!("/v1/logins/{}", escaped(registry))) }).await
+    }
+
+    /// `GET /v1/secrets`: which are set.
+    pub async fn secrets(&self) -> Result<Answer<Secrets>, Error> {
+        self.ask(Call::get("/v1/secrets")).await
+    }
+
+    /// `PUT /v1/secrets/{name}`.
+    pub async fn set_secret(&self, name: &str, value: &[u8]) -> Result<Answer<SecretSet>, Error> {
+        let body = SecretBody::of(value);
+        self.ask(Call::with(Method::PUT, format!("/v1/secrets/{}", escaped(name)), &body)).await
+    }
+
+    /// `DELETE /v1/secrets/{name}`.
+    pub async fn remove_secret(&self, name: &str) -> Result<Answer<SecretSet>, Error> {
+        self.ask(Call { method: Method::DELETE, ..Call::get(format!("/v1/secrets/{}", escaped(name))) }).await
+    }
+
     /// `GET /v1/events`: what this peer saw happen after the event `after`.
     pub async fn events(&self, after: Option<u64>) -> Result<Answer<Events>, Error> {
         let mut query = Query::new("/v1/events");
         query.add("after", after.map(|id| id.to_string()).as_deref());
         self.ask(Call::get(query.0)).await
+    }
+
+    /// `GET /v1/apps/{app}/events`: what happened to an app, whoever saw it; `after`: behind the event of this id.
+    pub async fn app_events(&self, app: &str, after: Option<&str>) -> Result<Answer<AppEvents>, Error> {
+        let mut query = Query::new(format!("/v1/apps/{}/events", escaped(app)));
+        query.add("after", after);
+        self.ask(Call::get(query.0)).await
+    }
+
+    /// `GET /v1/apps/{app}/events?follow=true`: the same, and everything that follows as it comes to be known.
+    pub async fn follow_app_events(&self, app: &str, after: Option<&str>) -> Result<Lines<AppEvent>, Error> {
+        let mut query = Query::new(format!("/v1/apps/{}/events", escaped(app)));
+        query.add("follow", Some("true"));
+        query.add("after", after);
+        self.follow(Call::get(query.0)).await
     }
 
     /// `GET /v1/events?follow=true`: the same, and everything that follows as it happens.
@@ -280,14 +458,14 @@ impl Client {
 }
 
 /// A path that grows a query.
-struct Query(String);
+pub(crate) struct Query(pub String);
 
 impl Query {
-    fn new(path: impl Into<String>) -> Self {
+    pub fn new(path: impl Into<String>) -> Self {
         Self(path.into())
     }
 
-    fn add(&mut self, key: &str, value: Option<&str>) {
+    pub fn add(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             let mark = if self.0.contains('?') { '&' } else { '?' };
             self.0 += &format!("{mark}{key}={}", escaped(value));
@@ -296,7 +474,7 @@ impl Query {
 }
 
 /// Percent-encodes everything but the unreserved characters (RFC 3986, 2.3).
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),

@@ -17,6 +17,7 @@ mod calls;
 mod endpoint;
 mod error;
 mod lines;
+mod session;
 mod transport;
 
 use rialto_protocol::ids::ChangeId;
@@ -26,6 +27,7 @@ pub use endpoint::{BadEndpoint, Endpoint};
 pub use error::{Error, Tried};
 pub use lines::Lines;
 pub use rialto_protocol::api::RunBody;
+pub use session::{Hearing, Saying};
 pub use transport::Client;
 
 /// A new name for a change. Ids that are made later sort later (UUID version 7, RFC 9562).

@@ -39,17 +39,19 @@ pub(crate) struct Call {
     pub body: Option<Bytes>,
     /// How long the answer may take to begin.
     pub answer_max: Duration,
+    /// What the connection is to become.
+    pub upgrade: Option<&'static str>,
 }
 
 impl Call {
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: None, answer_max: ANSWER_MAX }
+        Self { method: Method::GET, path: path.into(), body: None, answer_max: ANSWER_MAX, upgrade: None }
     }
 
     pub fn with(method: Method, path: impl Into<String>, body: &impl serde::Serialize) -> Self {
         // The shapes of the API have text keys and finite numbers only: they always become JSON.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        Self { method, path: path.into(), body: Some(body.into()), answer_max: ANSWER_MAX }
+        Self { method, path: path.into(), body: Some(body.into()), answer_max: ANSWER_MAX, upgrade: None }
     }
 
     /// The peer waits this long on purpose before it answers.
@@ -111,7 +113,7 @@ impl Client {
         Err(Error::NoPeer(tried))
     }
 
-    async fn open(&self, call: Call) -> Result<(String, Response<Incoming>), Error> {
+    pub(crate) async fn open(&self, call: Call) -> Result<(String, Response<Incoming>), Error> {
         let mut tried = Vec::new();
         let mut failed = None;
         for endpoint in self.endpoints.iter() {
@@ -124,7 +126,11 @@ impl Client {
             };
             let peer = endpoint.to_string();
             let body = Full::new(call.body.clone().unwrap_or_default()).map_err(|never| match never {}).boxed_unsync();
-            let request = self.request(endpoint, &call.method, &call.path, body)?;
+            let mut request = self.request(endpoint, &call.method, &call.path, body)?;
+            if let Some(protocol) = call.upgrade {
+                request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+                request.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static(protocol));
+            }
             match timeout(call.answer_max, connection.send_request(request)).await {
                 Ok(Ok(response)) => match refused_or(&peer, response).await {
                     // A peer on its way out, or overrun: another one may do it.
@@ -176,7 +182,7 @@ where
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // It ends with the answer, or when the caller drops it; what goes wrong the caller is told.
-    tokio::spawn(connection);
+    tokio::spawn(connection.with_upgrades());
     Ok(sender)
 }
 
@@ -197,7 +203,7 @@ fn broke_off(peer: &str, error: &hyper::Error) -> Error {
 
 async fn refused_or(peer: &str, response: Response<Incoming>) -> Result<Response<Incoming>, Error> {
     let status = response.status();
-    if status.is_success() {
+    if status.is_success() || status == hyper::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
     let bytes = collect(peer, response).await?;

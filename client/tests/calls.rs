@@ -65,7 +65,7 @@ async fn lines_are_followed_to_their_end() {
     let folder = tempfile::tempdir().unwrap();
     let peer = Peer::start(folder.path(), |_, answer| {
         let mut lines = answer.lines();
-        lines.line(&json!({ "output": { "task": "a.b.1", "stream": "stdout", "data": "aGk=" } }));
+        lines.line(&json!({ "output": { "task": "a.b.1", "stream": "stdout", "at": 7, "data": "aGk=" } }));
         lines.line(&json!({ "failed": { "code": "unreachable", "message": "m2 is down" } }));
         lines.end();
     });
@@ -81,7 +81,7 @@ async fn lines_that_break_off_are_no_end() {
     let folder = tempfile::tempdir().unwrap();
     let peer = Peer::start(folder.path(), |_, answer| {
         let mut lines = answer.lines();
-        lines.line(&json!({ "output": { "task": "a.b.1", "stream": "stdout", "data": "" } }));
+        lines.line(&json!({ "output": { "task": "a.b.1", "stream": "stdout", "at": 7, "data": "" } }));
     });
     let mut lines = client(&[&peer.socket]).run(&body()).await.unwrap();
     assert!(lines.next().await.is_ok());

@@ -13,14 +13,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
-use rialto_protocol::model::Resources;
 use rialto_protocol::model::app::is_dns_label;
+use rialto_protocol::model::{Range, Resources};
 
+pub use crate::executor::devices::DeviceClass;
 pub use crate::executor::images::{Host, Registries};
+pub use crate::executor::network::Overlay;
 pub use layer::Layer;
 pub use offers::Gpus;
 pub use size::Size;
-pub use values::{Address, Advertise, Cpus, ExecutorKind, Hold};
+pub use values::{Address, Advertise, Cpus, ExecutorKind, Hold, TaskRange};
 
 /// The port of the mesh.
 pub const LISTEN_PORT: u16 = 7400;
@@ -54,6 +56,11 @@ pub struct Config {
     pub api: Option<SocketAddr>,
     pub socket: PathBuf,
     pub dns: Option<SocketAddr>,
+    /// Where the lock group is served to etcd's clients.
+    pub etcd: Option<SocketAddr>,
+    /// Addresses of tasks and services; `None`: tasks use the machine's network.
+    pub task_range: Option<Range>,
+    pub overlay: Overlay,
     pub labels: BTreeMap<String, String>,
     /// What is offered beside cores and memory: each GPU, and what is counted.
     pub resources: Resources,
@@ -62,6 +69,10 @@ pub struct Config {
     /// Instead of what the machine has.
     pub memory_bytes: Option<u64>,
     pub executor: ExecutorKind,
+    /// What tasks may have here beyond the usual: [`rialto_protocol::model::Machine::allows`].
+    pub allow: Vec<String>,
+    /// Devices that are handed to the tasks which claim them, by class.
+    pub devices: BTreeMap<String, DeviceClass>,
     /// Whom images are pulled from, and how.
     pub registries: Registries,
     /// How long a minority holds replacements back, ms; `None`: for ever.
@@ -150,11 +161,18 @@ impl Layer {
             api: self.api.and_then(|api| api.0),
             socket: absolute(socket),
             dns: self.dns.map_or(Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DNS_PORT)), |dns| dns.0),
+            etcd: self.etcd.and_then(|etcd| etcd.0),
+            task_range: self.task_range.map_or(Some(Range::DEFAULT), |range| range.0),
+            overlay: self.overlay.unwrap_or_default(),
             labels: offers::all_labels(self.labels, self.gpu.as_ref()).map_err(ConfigError::Invalid)?,
-            resources: offers::all_resources(self.resources, self.gpu.as_ref()).map_err(ConfigError::Invalid)?,
+            resources: offers::all_resources(self.resources, self.gpu.as_ref())
+                .and_then(|resources| offers::with_devices(resources, &self.devices))
+                .map_err(ConfigError::Invalid)?,
+            devices: self.devices,
             cpu_millis: self.cpus.map(|cpus| cpus.0),
             memory_bytes: self.memory.map(|size| size.0),
             executor: self.executor.unwrap_or(ExecutorKind::Container),
+            allow: self.allow,
             registries: registries(self.registries.unwrap_or_default(), around),
             minority_hold_ms: self.minority_hold.map_or(Some(60_000), |hold| hold.0),
             stop_tasks: self.stop_tasks.unwrap_or(false),

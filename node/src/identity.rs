@@ -83,6 +83,17 @@ impl Identity {
         VerifyingKey::from_bytes(&peer.0).is_ok_and(|key| key.verify_strict(hash, &signature).is_ok())
     }
 
+    /// The same key in the form that others seal to.
+    pub(crate) fn agreement_key(&self) -> crypto_box::SecretKey {
+        crypto_box::SecretKey::from(self.key.to_scalar_bytes())
+    }
+
+    /// What is sealed to a peer with; `None`: its name is no key.
+    pub(crate) fn agreement_key_of(peer: &PeerId) -> Option<crypto_box::PublicKey> {
+        let key = VerifyingKey::from_bytes(&peer.0).ok()?;
+        Some(crypto_box::PublicKey::from(key.to_montgomery().to_bytes()))
+    }
+
     /// The secret half, for the handshake of the mesh.
     pub(crate) fn secret(&self) -> [u8; 32] {
         self.key.to_bytes()

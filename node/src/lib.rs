@@ -13,6 +13,7 @@ pub mod machine;
 pub mod mesh;
 pub mod news;
 pub mod peer;
+mod sealing;
 pub mod signals;
 pub mod store;
 pub mod verify;

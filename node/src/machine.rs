@@ -12,8 +12,8 @@ use crate::config::Config;
 
 /// The most that is kept for the machine itself, bytes: a tenth of its memory, up to this.
 const RESERVE_BYTES_MAX: u64 = 1 << 30;
-/// Bridges that container engines make: the same address on every machine, reached by none.
-const PRIVATE_BRIDGES: [&str; 5] = ["docker", "br-", "virbr", "cni", "podman"];
+/// Bridges that container engines make: the same address on every machine, reached by none. And this program's own.
+const PRIVATE_BRIDGES: [&str; 6] = ["docker", "br-", "virbr", "cni", "podman", "rialto"];
 /// Addresses that a machine tells of itself.
 const ADDRESSES_MAX: usize = 8;
 

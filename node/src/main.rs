@@ -1,5 +1,5 @@
-//! `rialtod`: the peer. This file only decides which of its three lives the process leads: a task's
-//! shim, a word to a peer that runs already, or a peer.
+//! `rialtod`: the peer. This file only decides which of its four lives the process leads: a task's
+//! shim, a session with a container, a word to a peer that runs already, or a peer.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -20,13 +20,17 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 /// What is logged unless RIALTO_LOG says otherwise: libraries say too much at this level.
-const LOG: &str = "info,hickory_server=warn,hickory_proto=warn,libp2p_swarm=warn";
+const LOG: &str = "info,hickory_server=warn,hickory_proto=warn,libp2p_swarm=warn,netlink_packet_route=error";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    if args.nth(1).is_some_and(|life| life == "shim") {
-        // Before anything else: a shim has one thread, and no settings but its folder's.
+    let life = args.nth(1);
+    // Before anything else: these have one thread, and no settings but their folder's.
+    if life.as_ref().is_some_and(|life| life == "shim") {
         executor::shim_main(args);
+    }
+    if life.is_some_and(|life| life == "enter") {
+        executor::enter_main(args);
     }
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let variable = |name: &str| std::env::var(name).ok();
@@ -96,7 +100,9 @@ fn stop_other(data: &Path) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     }
     println!("no peer runs in {}: there is none to stop", data.display());
-    let left = std::fs::read_dir(data.join("tasks")).map_or(0, Iterator::count);
+    // The folder of a task that has ended stays for its log.
+    let runs = |folder: &std::fs::DirEntry| !folder.path().join("exit.json").exists();
+    let left = std::fs::read_dir(data.join("tasks")).map_or(0, |all| all.flatten().filter(runs).count());
     if left > 0 {
         println!(
             "tasks that an earlier peer left running run on; to end them, start it by \

@@ -1,15 +1,22 @@
 //! One peer, put together: the data folder, the identity, the store, the brain, and everything that
 //! they speak through. [`run`] is the whole life of a peer, from its folder to its goodbye.
 
+mod addresses;
 mod belong;
+mod containers;
 mod doors;
 pub mod folder;
 mod goodbye;
 mod images;
 mod join;
+mod lease_answers;
+mod leases;
+mod locks;
 mod logs;
 mod machinery;
+mod metered;
 mod network;
+mod vault;
 mod watch;
 
 use std::path::PathBuf;
@@ -19,6 +26,7 @@ use std::time::Duration;
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::{ClusterId, PeerId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +36,9 @@ use crate::driver::counters::Counters;
 use crate::driver::ports::Ports;
 use crate::driver::{self, Ended};
 use crate::events::EventLog;
+use crate::executor::deadlines::Deadlines;
 use crate::executor::images::Fetch;
+use crate::executor::network::Network;
 use crate::handle::Handle;
 use crate::identity::{Belonging, Identity, IdentityError};
 use crate::invitation::TokenError;
@@ -38,12 +48,17 @@ use crate::store::{Store, StoreError};
 use crate::verify::verify;
 
 use belong::{LEDGER_FILE, Standing};
+use containers::ContainersForApi;
 use doors::{Doors, Inviter, Warnings};
 use folder::{Folder, FolderError};
 use images::{FetchByMesh, ImagesForApi};
+use leases::Desk;
+use locks::{Known, Locks};
 use logs::LogsForApi;
-use machinery::Machinery;
+use machinery::{Lent, Machinery};
+use metered::Meters;
 use network::{Net, Opener};
+use vault::Vault;
 use watch::Describe;
 
 /// Why a peer could not start, or could not go on.
@@ -111,7 +126,8 @@ pub async fn run(config: Config, folder: Folder) -> Result<(), PeerError> {
         // Everything that a start can lack is there: now there is a cluster.
         belonging.save(folder.path())?;
     }
-    let peer = Peer::start(config, folder, identity, belonging, Outside { mesh, heard, doors, warnings }).await?;
+    let peer =
+        Peer::start(config, folder, identity, (belonging, is_new), Outside { mesh, heard, doors, warnings }).await?;
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     peer.live(signals).await
 }
@@ -124,13 +140,35 @@ struct Outside {
     warnings: Warnings,
 }
 
+/// The network of this machine's tasks, and who keeps it.
+struct Ground {
+    network: Network,
+    /// Ends with `closing`.
+    kept: JoinHandle<()>,
+    /// Whether no task needs it any more.
+    is_idle: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Ground {
+    /// Leaves the network to the tasks that go on, or takes it away where none does.
+    async fn leave(self) {
+        let _ = self.kept.await;
+        if (self.is_idle)() {
+            self.network.remove().await;
+        }
+    }
+}
+
 /// A running peer.
 struct Peer {
+    /// Where tasks have addresses of their own.
+    ground: Option<Ground>,
     me: PeerId,
     config: Config,
     folder: Folder,
     handle: Handle,
     mesh: Mesh,
+    leases: Desk,
     /// Ends the doors.
     closing: CancellationToken,
     /// Open doors.
@@ -145,8 +183,8 @@ impl Peer {
         config: Config,
         folder: Folder,
         identity: Identity,
-        belonging: Belonging,
-        Outside { mesh, heard, doors, warnings }: Outside,
+        (belonging, is_new): (Belonging, bool),
+        Outside { mesh, heard, mut doors, warnings }: Outside,
     ) -> Result<Self, PeerError> {
         let me = identity.peer();
         let (store, restored) = Store::open(&folder.file(LEDGER_FILE))?;
@@ -155,13 +193,19 @@ impl Peer {
         let (handle, happenings) = (driver.handle.clone(), driver.events.clone());
         let (events, counters) = (EventLog::default(), Counters::default());
         let fetch: Arc<dyn Fetch> = Arc::new(FetchByMesh::new(me, Opener(mesh.clone()), handle.clone()));
-        let Machinery { tasks, described, images, logs, reports } = machinery::start(&config, &folder, me, &fetch);
+        let vault = Arc::new(Vault::new(identity.clone(), handle.clone()));
+        let (deadlines, etcd) = (Deadlines::default(), doors.etcd());
+        let lent = Lent { deadlines: deadlines.clone(), etcd };
+        let machinery = machinery::start(&config, &folder, me, &fetch, vault.clone(), &warnings, lent);
+        let (leases, leases_wanted) = Desk::new();
+        let Machinery { tasks, described, images, logs, network, sessions, is_idle, reports } = machinery;
         let ports = Ports {
             me,
             sign: Arc::new(move |bytes| identity.sign(bytes)),
             verify: Box::new(verify),
             network: Box::new(Net::new(mesh.clone())),
             tasks,
+            leases: Arc::new(leases.clone()),
             events: events.clone(),
             counters: counters.clone(),
         };
@@ -169,28 +213,60 @@ impl Peer {
 
         // The brain knows what it runs on before it hears anything else.
         let listen = mesh.listening().first().copied().unwrap_or(config.listen);
-        let describe = Arc::new(Describe::new(&config, listen.port(), described.clone()));
+        let describe =
+            Arc::new(Describe::new(&config, listen.port(), described.clone(), network.as_ref().map(Network::range)));
         let _ = handle.request(Request::Describe(describe.now())).await;
         goodbye::take_work_again(&folder, &handle).await;
+        let kept =
+            network.clone().map(|network| addresses::keep(network, handle.clone(), closing.clone(), &config.name));
         tokio::spawn(machinery::carry(reports, happenings.clone()));
 
+        let locks =
+            Locks::start((me, belonging.cluster), folder.path(), is_new, mesh.clone(), handle.clone(), closing.clone());
+        // Nothing else depends on the lock group: a peer without its part in it is a peer.
+        let locks = locks.map_err(|error| doors::warn(&warnings, format!("no part in the lock group: {error}"))).ok();
+        let keeping = leases.clone().run(leases_wanted, locks.clone(), deadlines, happenings.clone(), closing.clone());
+        tokio::spawn(keeping);
+        if let Some(sessions) = &sessions {
+            containers::sweep_volumes(sessions, handle.clone());
+        }
         let logs = LogsForApi { store: logs, described, handle: handle.clone() };
         let router = api::router(api::State {
             handle: handle.clone(),
             me,
             machine: config.name.clone(),
             logs: Arc::new(logs),
+            containers: Arc::new(ContainersForApi(sessions)),
             images: Arc::new(ImagesForApi { store: images.clone(), fetch }),
             events: Arc::new(events),
+            secrets: vault.clone(),
             inviter: Arc::new(Inviter { cluster: belonging.cluster, me, describe: describe.clone() }),
             peers: Arc::new(Forward::new(Opener(mesh.clone()))),
             here: Here { data: folder.path().into(), listen, dns_wanted: config.dns, dns: doors.dns() },
             warnings,
+            network: network.clone(),
             refused: counters.shared(),
+            metered: Arc::new(Meters(mesh.clone())),
+            locks: locks.as_ref().map(|locks| locks.group.clone()),
+            voters: Arc::new(Known(locks.clone())),
             token: doors.token(),
             closing: closing.clone(),
         });
-        tokio::spawn(network::carry(heard, happenings.clone(), handle.clone(), router.clone(), closing.clone()));
+        tokio::spawn(network::carry(
+            heard,
+            happenings.clone(),
+            handle.clone(),
+            router.clone(),
+            locks.clone(),
+            closing.clone(),
+        ));
+        if let Some((locks, listener)) = locks.zip(doors.take_etcd()) {
+            // Tasks cannot come by an address that is this machine's alone.
+            if let Some((network, etcd)) = network.as_ref().zip(etcd).filter(|(_, etcd)| !etcd.ip().is_unspecified()) {
+                tokio::spawn(locks.clone().serve_tasks(network.gateway(), etcd.port()));
+            }
+            tokio::spawn(locks.serve(listener));
+        }
         let serving = doors.open(&router, &handle, &config.name, &closing);
         let counted = mesh.clone();
         let count = move || counters.set(counted.counters().refused());
@@ -198,10 +274,12 @@ impl Peer {
             tokio::spawn(images::announce(images.clone(), config.name.clone(), handle.clone()));
             tokio::spawn(images::relieve(images.clone(), closing.clone()));
         }
+        tokio::spawn(vault.keep(closing.clone()));
         let present = move || images.as_ref().map(names).unwrap_or_default();
         tokio::spawn(watch::measure(describe, present, count, handle.clone(), happenings));
 
-        let peer = Self { me, config, folder, handle, mesh, closing, serving, stop, ended };
+        let ground = network.zip(kept).map(|(network, kept)| Ground { network, kept, is_idle });
+        let peer = Self { ground, me, config, folder, handle, mesh, leases, closing, serving, stop, ended };
         peer.greet(&belonging).await;
         Ok(peer)
     }
@@ -225,8 +303,12 @@ impl Peer {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
         if self.config.stop_tasks || stop == Stop::WithTasks {
             tracing::info!("going down, and ending the tasks of this machine");
+            let ended = async {
+                goodbye::end_tasks(self.me, &self.folder, &self.handle).await;
+                self.leases.farewell().await;
+            };
             tokio::select! {
-                () = goodbye::end_tasks(self.me, &self.folder, &self.handle) => {}
+                () = ended => {}
                 _ = signals.next() => tracing::warn!("a second signal: tasks that have not ended are left to their shims"),
             }
         } else {
@@ -235,6 +317,9 @@ impl Peer {
         }
         self.closing.cancel();
         let _ = tokio::time::timeout(FAREWELL_MAX, self.serving.wait()).await;
+        if let Some(ground) = self.ground {
+            ground.leave().await;
+        }
         self.stop.cancel();
         let _ = (&mut self.ended).await;
         self.mesh.shutdown().await;

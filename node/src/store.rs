@@ -8,6 +8,8 @@
 //!
 //! No type of redb leaves this module.
 
+#[cfg(test)]
+mod faults;
 mod tables;
 mod writer;
 
@@ -68,6 +70,25 @@ pub enum Done {
     Failed(StoreError),
 }
 
+/// Makes an empty ledger under another name first: whatever happens meanwhile, a file that cannot be opened never has
+/// the ledger's.
+fn make(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let making = path.with_extension("making");
+    match std::fs::remove_file(&making) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create(&making)?;
+    tables::prepare(&database)?;
+    drop(database);
+    std::fs::File::open(&making)?.sync_all()?;
+    std::fs::rename(&making, path)?;
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// An open ledger, not yet written to.
 #[derive(Debug)]
 pub struct Store {
@@ -77,10 +98,15 @@ pub struct Store {
 impl Store {
     /// Opens the ledger file, making it where there is none, and reads everything in it.
     pub fn open(path: &Path) -> Result<(Store, Restored), StoreError> {
-        let database = Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| StoreError::Open { path: path.into(), reason: error.to_string() })?;
+        let failed = |reason: String| StoreError::Open { path: path.into(), reason };
+        if !path.exists() {
+            make(path).map_err(|error| failed(error.to_string()))?;
+        }
+        let opened = Builder::new().set_cache_size(CACHE_BYTES).open(path);
+        Self::of(opened.map_err(|error| failed(error.to_string()))?)
+    }
+
+    fn of(database: Database) -> Result<(Store, Restored), StoreError> {
         tables::prepare(&database)?;
         let restored = tables::read(&database)?;
         Ok((Store { database }, restored))

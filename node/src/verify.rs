@@ -80,6 +80,7 @@ mod tests {
                 replaces_below: 0,
                 records,
                 more: false,
+                cut: false,
             })
         };
         assert!(verify(&Message::Frame(Arc::new(frame.clone()))));
@@ -110,9 +111,8 @@ mod tests {
         let vitals =
             Vitals { started: 1, counter: 2, at: 3, used: Default::default(), load_millis: 4, images: Vec::new() };
         let signature = owner.sign(&vitals_to_sign(&owner.peer(), &vitals));
-        let signed = SignedVitals { owner: owner.peer(), vitals, signature };
-        let mut forged = signed.clone();
-        forged.vitals.load_millis = 0;
+        let signed = SignedVitals::new(owner.peer(), vitals.clone(), signature);
+        let forged = SignedVitals::new(owner.peer(), Vitals { load_millis: 0, ..vitals }, signature);
         assert!(verify(&Message::Vitals(vec![Arc::new(signed.clone())])));
         assert!(!verify(&Message::Vitals(vec![Arc::new(signed), Arc::new(forged)])));
         assert!(verify(&Message::Heartbeat { life: 1, clock: Default::default() }));

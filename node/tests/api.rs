@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use axum::body::Bytes;
 use futures::StreamExt;
+use http_body_util::BodyExt;
 use rialto_node::api::{self, CallError, Forward, Peers, fetch_blob, fetch_manifest};
 use rialto_protocol::api::{ErrorBody, ErrorCode};
 use rialto_protocol::effect::{Refusal, Reply};
@@ -14,6 +15,7 @@ use rialto_protocol::ids::{AppId, PeerId};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use town::{BLOB, Corridor, TOKEN, Town, call, call_with, digest_of};
 
 /// A method, a path and a body; the status, code and place that come of it.
@@ -53,6 +55,29 @@ async fn every_answer_says_how_fresh_it_is() {
         doctor["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
     for name in ["rights", "cgroups", "disk", "clock", "executor", "peers", "dns", "warning"] {
         assert!(names.contains(&name), "{name} in {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_peer_counts_is_there_for_prometheus_and_for_nobody_without_a_right() {
+    let town = Town::new(changed);
+    let answer = town.respond("GET", "/metrics", String::new()).await;
+    assert_eq!(answer.status(), 200);
+    let text = answer.into_body().collect().await.unwrap().to_bytes();
+    let text = std::str::from_utf8(&text).unwrap();
+    for line in [
+        "rialto_link_bytes_total{way=\"sent\"} 7.0",
+        "rialto_refused_total{kind=\"mesh_unknown\"} 3.0",
+        "rialto_ledger_records{} 0.0",
+        "# TYPE rialto_links gauge",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line} in {text}");
+    }
+    for (door, status) in [(api::Door::Mesh(PeerId([7; 32])), 403), (api::Door::Tcp, 403)] {
+        let request = axum::http::Request::builder().uri("/metrics").extension(door).body(axum::body::Body::empty());
+        let answer = town.router.clone().oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), status, "{door:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use rialto_node::dns::{Directory, Dns, Found, Place, probe};
 use rialto_protocol::model::PortBinding;
-use rialto_protocol::view::Endpoint;
+use rialto_protocol::view::{Endpoint, Endpoints};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
@@ -20,26 +20,29 @@ struct Town;
 impl Directory for Town {
     fn find(&self, place: Place) -> BoxFuture<'_, Option<Found>> {
         let endpoint = |machine: String, address: String, host: u16| {
-            let ports = vec![PortBinding { name: None, host, container: 80, protocol: "tcp".into() }];
-            Endpoint { task: "shop.web.1".into(), machine, address, ports }
+            let ports = vec![PortBinding { host, container: 80, protocol: "tcp".into(), ..Default::default() }];
+            Endpoint { task: "shop.web.1".into(), slot: "1".into(), machine, address, own: false, ports }
         };
+        let of = |tasks| Found::Endpoints(Endpoints { tasks, ..Endpoints::default() });
         let found = match &place {
             Place::Apex | Place::Machines => Found::Empty,
             Place::App(app) if app == "shop" => Found::Empty,
             Place::Machine(name) if name == "m1" => Found::Address([127, 0, 0, 1].into()),
-            Place::Service { app, service } if app == "shop" => match service.as_str() {
-                "web" => Found::Endpoints(vec![
-                    endpoint("m1".into(), "10.0.0.1".into(), 20000),
-                    endpoint("m1".into(), "10.0.0.1".into(), 20001),
-                    endpoint("m2".into(), "10.0.0.2".into(), 20000),
-                ]),
-                "big" => {
-                    let many = |n: u8| endpoint(format!("m{n}"), format!("10.0.0.{n}"), 20000);
-                    Found::Endpoints((1..=200).map(many).collect())
+            Place::Service { app, service } | Place::Tasks { app, service } if app == "shop" => {
+                match service.as_str() {
+                    "web" => of(vec![
+                        endpoint("m1".into(), "10.0.0.1".into(), 20000),
+                        endpoint("m1".into(), "10.0.0.1".into(), 20001),
+                        endpoint("m2".into(), "10.0.0.2".into(), 20000),
+                    ]),
+                    "big" => {
+                        let many = |n: u8| endpoint(format!("m{n}"), format!("10.0.0.{n}"), 20000);
+                        of((1..=200).map(many).collect())
+                    }
+                    "idle" => of(Vec::new()),
+                    _ => Found::Nothing,
                 }
-                "idle" => Found::Endpoints(Vec::new()),
-                _ => Found::Nothing,
-            },
+            }
             _ => Found::Nothing,
         };
         Box::pin(async { Some(found) })
@@ -114,10 +117,11 @@ async fn each_question_has_its_answer() {
 async fn answers_begin_in_turn_with_each_address() {
     let dns = serve().await;
     let mut first = Vec::new();
-    for _ in 0..4 {
+    // Of many questions some come to each of the sockets.
+    for _ in 0..40 {
         first.push(dns.ask("web.shop.rialto.internal.", RecordType::A).await.answers[0].data.to_string());
     }
-    assert_eq!(first, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
+    assert_eq!(first, ["10.0.0.1", "10.0.0.2"].repeat(20));
 }
 
 #[tokio::test]

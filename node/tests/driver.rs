@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rialto_node::driver::counters::Counters;
-use rialto_node::driver::ports::{Network, Ports, Tasks};
+use rialto_node::driver::ports::{Leases, Network, Ports, Tasks};
 use rialto_node::driver::{Doors, Ended};
 use rialto_node::events::EventLog;
 use rialto_node::handle::Handle;
@@ -17,7 +17,8 @@ use rialto_node::verify::verify;
 use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::{Description, Request, TaskReport};
 use rialto_protocol::ids::{ChangeId, ClaimId, PeerId};
-use rialto_protocol::model::{AppSpec, Executor, Resources, ServiceSpec, TaskSpec};
+use rialto_protocol::lease::Need;
+use rialto_protocol::model::{AppSpec, Executor, Health, Resources, ServiceSpec, TaskSpec};
 use rialto_protocol::view::TaskFilter;
 use rialto_protocol::wire::Message;
 use rialto_protocol::{Config, Event};
@@ -25,6 +26,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 struct Nobody;
+
+impl Leases for Nobody {
+    fn acquire(&self, _: ClaimId, _: Need) {}
+    fn release(&self, _: ClaimId) {}
+}
 
 impl Network for Nobody {
     fn send(&self, _: PeerId, _: Message) {}
@@ -75,6 +81,7 @@ impl Life {
             verify: Box::new(verify),
             network: Box::new(Nobody),
             tasks: Arc::new(Told(told)),
+            leases: Arc::new(Nobody),
             events: log.clone(),
             counters: Counters::default(),
         };
@@ -94,8 +101,10 @@ impl Life {
             addresses: vec!["127.0.0.1:7400".into()],
             labels: BTreeMap::new(),
             capacity: Resources::of(4_000, 4 << 30),
+            allows: Vec::new(),
             version: "0".into(),
             executor: Executor::Null,
+            network: None,
         };
         assert_eq!(handle.request(Request::Describe(description)).await, Ok(Reply::Done));
         Self { handle, events, orders, log, stop, ended }
@@ -157,14 +166,14 @@ async fn what_was_asked_is_done_and_there_after_a_restart() {
     let reply = life.handle.request(deploy(1)).await.unwrap();
     assert!(matches!(reply, Reply::Changed { copies: 1, changed: true, .. }), "{reply:?}");
     let claim = life.order("start").await;
-    life.tell(claim, TaskReport::Running { image_digest: None, started_at: 1 }).await;
+    life.tell(claim, TaskReport::Running { image_digest: None, started_at: 1, health: Health::None }).await;
     life.until("running").await;
     assert!(life.log.after(0, 100).iter().any(|event| event.subject.contains("shop")));
     life.end().await;
 
     // The task lived on; the next life finds it, and does not start it twice.
     let mut life = Life::begin(data.path()).await;
-    life.tell(claim, TaskReport::Running { image_digest: None, started_at: 1 }).await;
+    life.tell(claim, TaskReport::Running { image_digest: None, started_at: 1, health: Health::None }).await;
     life.events.send(Event::TasksFound).await.unwrap();
     life.until("running").await;
     let reply = life.handle.request(deploy(1)).await.unwrap();
@@ -195,7 +204,7 @@ async fn a_claim_whose_container_is_gone_ends() {
     life.events.send(Event::TasksFound).await.unwrap();
     life.handle.request(deploy(1)).await.unwrap();
     let lost = life.order("start").await;
-    life.tell(lost, TaskReport::Running { image_digest: None, started_at: 1 }).await;
+    life.tell(lost, TaskReport::Running { image_digest: None, started_at: 1, health: Health::None }).await;
     life.until("running").await;
     life.end().await;
 

@@ -8,6 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use executor_support::*;
+use rialto_node::executor::Told;
+use rialto_protocol::event::TaskReport;
 
 const RUNS: usize = 100;
 
@@ -47,6 +49,60 @@ async fn create_start_exit_delete() {
     println!("processor time of a shim and its container: {}", spread(&mut our_work));
     println!("processor time of crun and its container:   {}", spread(&mut their_work));
     peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn a_hundred_tasks_at_once() {
+    const TASKS: usize = 100;
+    if !containers_run() {
+        return;
+    }
+    let mut peer = Peer::new().await;
+    let (mut to_run, mut to_end) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let claims: Vec<_> = (0..TASKS).map(|_| peer.start(host(&["sleep", "600"]))).collect();
+        let mut waiting = claims.clone();
+        while !waiting.is_empty() {
+            if let Told::Task { claim, report: TaskReport::Running { .. } } = peer.told().await {
+                waiting.retain(|one| *one != claim);
+            }
+        }
+        to_run.push(begun.elapsed());
+        let shims: Vec<(u64, u64)> = claims.iter().map(|claim| memory_kb(peer.shim(*claim))).collect();
+        let sum = |of: fn(&(u64, u64)) -> u64| shims.iter().map(of).sum::<u64>() / TASKS as u64;
+        let (pss, private) = (sum(|shim| shim.0), sum(|shim| shim.1));
+        println!("a shim takes {private} KiB for itself, {pss} KiB with its share of what others use, too (PSS)");
+        let begun = Instant::now();
+        claims.iter().for_each(|claim| peer.stop(*claim, 0));
+        let mut waiting = claims.clone();
+        while !waiting.is_empty() {
+            if let Told::Task { claim, report } = peer.told().await
+                && has_ended(&report)
+            {
+                waiting.retain(|one| *one != claim);
+            }
+        }
+        to_end.push(begun.elapsed());
+        for claim in &claims {
+            peer.shim_gone(*claim).await;
+        }
+    }
+    println!("{TASKS} tasks, order to the last one told to run: {}", spread(&mut to_run));
+    println!("{TASKS} tasks, stop to the last one told to have ended: {}", spread(&mut to_end));
+    peer.close().await;
+}
+
+/// A process's share of memory, and what it has for itself, KiB.
+fn memory_kb(pid: i32) -> (u64, u64) {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    (field(&text, "Pss:"), field(&text, "Private_Clean:") + field(&text, "Private_Dirty:"))
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// A bundle, and a mount namespace without the v2 hierarchy: crun refuses a hybrid machine.

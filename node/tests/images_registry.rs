@@ -9,9 +9,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::future::BoxFuture;
 use images_support::registry::{Door, PASSWORD, Registry, USER, Wire, certificate, is_there, registry_runs};
 use images_support::*;
-use rialto_node::executor::images::{Host, ImageError, Images, LayerState, Registries, Settings};
+use rialto_node::executor::images::{Host, ImageError, Images, LayerState, Login, Logins, Registries, Settings};
 use serde_json::json;
 
 const FOREVER: u64 = u64::MAX;
@@ -25,7 +26,8 @@ fn is_root() -> bool {
 }
 
 fn store(data: &Path, registries: Registries) -> Images {
-    Images::with(data, Settings { registries, ..Default::default() }).unwrap()
+    // However full the disk of this machine may be.
+    Images::with(data, Settings { registries, free_bytes_min: Some(0), ..Default::default() }).unwrap()
 }
 
 /// Bytes that no packing makes smaller.
@@ -153,6 +155,47 @@ async fn a_door_opens_to_the_right_password_only() {
             (other, _) => panic!("{user}: {other:?}"),
         }
     }
+}
+
+/// What somebody has logged in with, wherever.
+struct LoggedIn(&'static str, &'static str);
+
+impl Logins for LoggedIn {
+    fn login(&self, _: &str) -> BoxFuture<'_, Result<Option<Login>, String>> {
+        let (user, password) = (self.0.into(), self.1.into());
+        Box::pin(async { Ok(Some(Login { user, password })) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_opens_where_the_machine_has_nothing_of_its_own() {
+    if !registry_runs() || !is_root() {
+        return;
+    }
+    let registry = Registry::start(Door::Password);
+    registry.push(image().path(), "web:1", true);
+    let (name, host) = (format!("{}/web:1", registry.address), registry.address.to_string());
+    for (own, login, opens) in [
+        (None, PASSWORD, true),
+        (None, "wrong", false),
+        (Some(PASSWORD), "wrong", true),
+        (Some("wrong"), PASSWORD, false),
+    ] {
+        let data = tempfile::tempdir().unwrap();
+        let credentials = own.and_then(|password| logins(data.path(), &registry, USER, password));
+        let registries = Registries { credentials, ..Default::default() };
+        let logins: Arc<dyn Logins> = Arc::new(LoggedIn(USER, login));
+        let images = Images::with(data.path(), Settings { registries, logins: Some(logins), ..Default::default() });
+        let pulled = images.unwrap().pull(&name, &[], &()).await;
+        assert_eq!(pulled.is_ok(), opens, "{own:?} {login}: {pulled:?}");
+    }
+    let data = tempfile::tempdir().unwrap();
+    let images = store(data.path(), Registries::default());
+    let login = |password: &str| Login { user: USER.into(), password: password.into() };
+    images.enter(&host, login(PASSWORD)).await.unwrap();
+    let error = images.enter(&host, login("wrong")).await.unwrap_err().to_string();
+    assert!(error.contains("denies it"), "{error}");
+    assert!(images.enter("127.0.0.1:1", login(PASSWORD)).await.is_err());
 }
 
 /// A `config.json` as Docker and skopeo write it: by skopeo's own hand would ask the registry first.

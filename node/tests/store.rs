@@ -73,6 +73,17 @@ fn what_was_written_is_read_back() {
 }
 
 #[test]
+fn a_ledger_that_was_half_made_when_the_power_went_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ledger.making"), b"half of it").unwrap();
+    let path = folder.path().join("ledger.redb");
+    let (_, restored) = Store::open(&path).unwrap();
+    assert!(restored.records.is_empty());
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["ledger.redb"]);
+}
+
+#[test]
 fn damage_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.redb");

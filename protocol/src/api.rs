@@ -103,9 +103,15 @@ pub struct TaskRow {
     pub reason: Option<String>,
     #[serde(default)]
     pub oom_killed: bool,
+    /// `starting`, `healthy` or `unhealthy`, of a running task with a health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
     /// Its machine was lost: it may have run, and will not again.
     #[serde(default)]
     pub lost: bool,
+    /// Its steward has written down how it ended: nothing more will come of it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub done: bool,
     /// It runs an older revision than its app wants now.
     #[serde(default)]
     pub outdated: bool,
@@ -116,6 +122,57 @@ pub struct TaskRow {
     pub ended_at: Option<String>,
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// `GET /v1/stats?app=&service=&here=` -> `{"stats": [StatsRow]}`: what running tasks use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    pub stats: Vec<StatsRow>,
+    /// Machines that did not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+}
+
+/// What one task uses: counters since its start, and what it holds now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsRow {
+    /// `app.service.slot`.
+    pub task: String,
+    pub app: String,
+    pub service: String,
+    pub slot: String,
+    pub machine: String,
+    /// The claim, in hexadecimal.
+    pub claim: String,
+    /// Wall clock of its machine, ms, at which this was read.
+    pub at: u64,
+    /// Processor time since the start, microseconds.
+    pub cpu_us: u64,
+    /// Thousandths of a core, over the time between two reads; a single read knows only the mean since the start.
+    pub cpu_millis: u64,
+    /// Thousandths of a core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_limit_millis: Option<u64>,
+    /// What it holds, without files that can be dropped.
+    pub memory_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<u64>,
+    /// From and to disks, since the start.
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    /// By its own network; none where it has the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_bytes: Option<u64>,
+}
+
 /// One published port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRow {
@@ -123,6 +180,9 @@ pub struct PortRow {
     pub host: u16,
     pub container: u16,
     pub protocol: String,
+    /// It listens on every machine.
+    #[serde(default)]
+    pub ingress: bool,
 }
 
 /// `GET /v1/machines` -> `{"machines": [MachineRow]}`.
@@ -195,6 +255,27 @@ pub struct Status {
     /// Bad input by kind, since the start.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+    /// The addresses of this machine's tasks; none where they use the machine's network.
+    #[serde(default)]
+    pub subnet: Option<String>,
+    /// The ways from here to the tasks of other machines.
+    #[serde(default)]
+    pub links: Vec<LinkRow>,
+}
+
+/// The way from one machine to the tasks of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// The other machine's name.
+    pub machine: String,
+    /// The addresses of its tasks.
+    pub subnet: String,
+    /// `direct` on one segment, or `vxlan`.
+    pub path: String,
+    /// The other machine's address.
+    pub via: String,
+    /// Whether somebody between the two could not read along.
+    pub encrypted: bool,
 }
 
 /// `PUT /v1/apps/{app}`.
@@ -284,6 +365,48 @@ pub struct RollbackBody {
     pub to: String,
 }
 
+/// `POST /v1/apps/{app}/run`: a service that runs to its end runs once more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DispatchBody {
+    pub change: String,
+    pub service: String,
+}
+
+/// `POST /v1/apps/{app}/rollout`; without a service of the only one that is being changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutBody {
+    pub change: String,
+    #[serde(default)]
+    pub service: Option<String>,
+    /// `pause`, `resume`, `promote` or `rollback`.
+    pub action: String,
+}
+
+/// `GET /v1/apps/{app}/rollout` -> `{"rollouts": [RolloutRow]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollouts {
+    pub rollouts: Vec<RolloutRow>,
+}
+
+/// How the last change of a service stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutRow {
+    pub service: String,
+    /// `going`, `canary`, `paused`, `failed`, `reverting` or `done`.
+    pub phase: String,
+    /// Tasks of the new revision, of how many; and how many of them failed while they were watched.
+    pub updated: u32,
+    pub total: u32,
+    pub failed: u32,
+    /// It brings back what was before.
+    pub back: bool,
+    /// Revisions, in hexadecimal.
+    pub from: String,
+    pub to: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// `GET /v1/apps` -> `{"apps": [App]}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Apps {
@@ -335,13 +458,109 @@ pub struct WaitingTask {
 /// Machines that do not take a task for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineReason {
-    /// `full`, `too-small`, `port`, `reserved`, `constraint`, `draining`, `down`, `suspect`, `restarting`,
+    /// `full`, `too-small`, `port`, `reserved`, `constraint`, `forbidden`, `draining`, `down`, `suspect`, `restarting`,
     /// `no-executor`, `no-image`, `silent`, `bid`, `fits` or `declined`.
     pub code: String,
     pub text: String,
     pub count: u32,
     /// Their names, the first 64.
     pub machines: Vec<String>,
+}
+
+/// `GET /v1/locks`: the lock group, as the answering peer knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locks {
+    /// A machine's name; none: nobody is known to lead.
+    pub leader: Option<String>,
+    /// Machines by name. Empty at a peer that has no part in the group.
+    pub voters: Vec<String>,
+    /// Those that take in what voters know, to vote later.
+    pub learners: Vec<String>,
+    /// Locks can be had.
+    pub quorum: bool,
+    /// The answering peer votes.
+    pub votes: bool,
+    /// Rises whenever the group is made anew by force.
+    pub epoch: u64,
+    /// Rises with each change of leaders.
+    pub term: u64,
+    /// That of the last change; fencing tokens are revisions.
+    pub revision: i64,
+    pub keys: u64,
+    pub bytes: u64,
+    pub leases: u64,
+}
+
+/// `POST /v1/locks/sessions`: asks for a lease, which waits and holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockSessionBody {
+    pub ttl_seconds: u32,
+}
+
+/// A lease: granted, or renewed by `POST /v1/locks/sessions/{session}/renew`. `DELETE` ends it. Its owner reckons its end
+/// from when it asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockSession {
+    /// Its number, in hexadecimal digits.
+    pub session: String,
+    pub ttl_seconds: u32,
+}
+
+/// `POST /v1/locks/queues/{name}`: takes a place in the queue of a lock, or an election. The answer is lines
+/// ([`LockLine`]); whoever does not read it to its end leaves the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockPlaceBody {
+    pub session: String,
+    /// What others see of whoever holds or leads.
+    #[serde(default)]
+    pub value: String,
+    /// How long it may wait, ms; 0: not at all; absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+/// One line of the answer to [`LockPlaceBody`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockLine {
+    /// So many are before it.
+    Waiting(u64),
+    /// The last line: it holds, or leads.
+    Held(LockPlace),
+    /// The last line: it does not come to that.
+    Failed(ErrorBody),
+}
+
+/// Whoever holds a lock, leads, or waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockPlace {
+    /// The lease, in hexadecimal digits.
+    pub session: String,
+    /// The fencing token: who comes later in a queue has a higher one.
+    pub token: i64,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    /// What the lease was granted for; 0: it hangs on none.
+    pub ttl_seconds: i64,
+    /// What is left of the lease unless it is renewed, ms; absent: it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+}
+
+/// `GET /v1/locks/queues/{name}`: a lock or an election; with `?follow=true` a line of it whenever it has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockQueue {
+    pub name: String,
+    /// Who holds, or leads.
+    pub holder: Option<LockPlace>,
+    /// Who waits, in order.
+    pub waiting: Vec<LockPlace>,
+}
+
+/// `GET /v1/locks/queues`: all locks and elections that somebody holds or waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockQueues {
+    pub queues: Vec<LockQueue>,
 }
 
 /// `GET /v1/rebalance`: what would be moved; `POST /v1/rebalance` has it moved.
@@ -468,6 +687,26 @@ pub struct EventRow {
     pub text: String,
 }
 
+/// `GET /v1/apps/{app}/events` -> `{"events": [AppEvent]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppEvents {
+    pub events: Vec<AppEvent>,
+}
+
+/// One thing that happened to an app, whoever saw it. Every peer holds the last hundred that each has seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppEvent {
+    /// The same at every peer; it rises with the time at which it was seen.
+    pub id: String,
+    /// RFC 3339, by the clock of whoever saw it.
+    pub at: String,
+    /// Whoever saw it.
+    pub machine: String,
+    pub what: String,
+    pub subject: String,
+    pub text: String,
+}
+
 /// `GET /v1/doctor` -> `{"checks": [Check]}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doctor {
@@ -487,10 +726,128 @@ pub struct Check {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLine {
-    /// Output of a task: base64, for it need not be text. `stream` is `stdout` or `stderr`.
-    Output { task: String, stream: String, data: String },
+    /// Output of a task: base64, for it need not be text. `stream` is `stdout` or `stderr`; `at` is the wall clock of
+    /// its machine, ms.
+    Output { task: String, stream: String, at: u64, data: String },
     /// The task is in another state now.
     State(Box<TaskRow>),
     /// Something could not be read: a dead machine's log is never an empty success.
     Failed(ErrorBody),
+}
+
+/// `GET /v1/volumes` -> `{"volumes": [VolumeRow]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volumes {
+    pub volumes: Vec<VolumeRow>,
+}
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRow {
+    /// `APP/NAME`, or `NAME` of one that apps share.
+    pub name: String,
+    /// In hexadecimal: the name of its folder.
+    pub id: String,
+    /// The machine that holds it.
+    pub machine: String,
+    /// `here`, `down` (its machine is), `given up` (another of its name counts, or it was released), or `gone` (its
+    /// machine is no member any more).
+    pub state: String,
+    /// RFC 3339.
+    pub made_at: String,
+    /// Services that name it: `APP/SERVICE`.
+    pub services: Vec<String>,
+    /// What it takes, and how many files it has: only where its machine was asked for this one volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Where it lies on its machine: as `bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// `GET /v1/secrets` -> `{"secrets": [SecretRow]}`: what is set, never what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    pub secrets: Vec<SecretRow>,
+}
+
+/// One secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRow {
+    /// `APP/NAME`, or `NAME` of one that apps share.
+    pub name: String,
+    /// RFC 3339.
+    pub set_at: String,
+    /// Services that get it as a file: `APP/SERVICE`.
+    pub services: Vec<String>,
+}
+
+/// Body of `PUT /v1/secrets/{name}`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretBody {
+    /// Base64 (RFC 4648, with padding).
+    pub value: String,
+}
+
+impl SecretBody {
+    /// What a secret says, as it travels.
+    pub fn of(value: &[u8]) -> Self {
+        use base64::Engine;
+        Self { value: base64::engine::general_purpose::STANDARD.encode(value) }
+    }
+}
+
+/// Nothing prints what a secret says.
+impl std::fmt::Debug for SecretBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretBody(…)")
+    }
+}
+
+/// Answers a secret that was set or removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretSet {
+    pub name: String,
+    /// It said something else before.
+    pub changed: bool,
+}
+
+/// Body of `POST /v1/volumes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeBody {
+    pub name: String,
+    /// By name or id; the one that is asked where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+}
+
+/// `GET /v1/logins` -> `{"logins": [LoginRow]}`: the registries that people have logged in at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logins {
+    pub logins: Vec<LoginRow>,
+}
+
+/// One registry that opens to the whole cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginRow {
+    /// `HOST[:PORT]`.
+    pub registry: String,
+    /// RFC 3339.
+    pub set_at: String,
+}
+
+/// Body of `PUT /v1/logins/{registry}`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginBody {
+    pub user: String,
+    pub password: String,
+}
+
+/// Nothing prints a password.
+impl std::fmt::Debug for LoginBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LoginBody({}, …)", self.user)
+    }
 }

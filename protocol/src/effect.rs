@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::ids::{AppId, ClaimId, PeerId};
+use crate::lease::Need;
 use crate::ledger::record::RecordKey;
 use crate::ledger::record::{Draft, Stored};
-use crate::model::{TaskSpec, Vitals};
+use crate::model::{TaskSpec, Vitals, Volume};
 use crate::wire::Message;
 
 /// One thing to do.
@@ -31,6 +32,11 @@ pub enum Effect {
     /// End a task: its stop signal, and SIGKILL after the grace. Harmless where there is none, and
     /// then reported as ended all the same.
     Stop { claim: ClaimId, grace_ms: u64 },
+    /// Get of the lock group what a task needs before it starts, and keep it: what comes of that is told by
+    /// [`crate::Event::Lease`]. A lease is kept until it is released.
+    Acquire { claim: ClaimId, need: Need },
+    /// The task needs it no more.
+    Release { claim: ClaimId },
     /// The claim is no longer in the ledger: its logs may go.
     Forget { claim: ClaimId },
     /// Answer a request.
@@ -79,6 +85,8 @@ pub enum Reply {
         copies: u32,
         changed: bool,
     },
+    /// A volume of this machine: made, found, or no more.
+    Volume(Volume),
     /// The newcomer is admitted: what it needs to prove every member to itself.
     Admitted {
         chain: Vec<Arc<Stored>>,
@@ -115,6 +123,8 @@ pub enum Bad {
     Overflow,
     /// An owner wrote more than its budget: it was neither kept nor handed on.
     OverBudget,
+    /// A steward's word by a peer that cannot be the app's steward.
+    Usurped,
 }
 
 impl Bad {
@@ -128,6 +138,7 @@ impl Bad {
             Bad::Inapplicable => "inapplicable",
             Bad::Overflow => "overflow",
             Bad::OverBudget => "over_budget",
+            Bad::Usurped => "usurped",
         }
     }
 }

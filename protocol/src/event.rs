@@ -1,8 +1,10 @@
 //! Everything that can happen to a brain.
 
-use crate::ids::{AppId, ChangeId, ClaimId, ClusterId, InvitationId, PeerId};
+use crate::ids::{AppId, ChangeId, ClaimId, ClusterId, InvitationId, PeerId, VolumeId};
+use crate::lease::Word;
 use crate::ledger::record::Signature;
-use crate::model::{AppSpec, Executor, Resources};
+use crate::model::secret::{Seal, Secret};
+use crate::model::{AppSpec, Executor, Health, OrderWord, Range, Resources};
 use crate::wire::Message;
 
 /// The time, as the driver reads it.
@@ -35,6 +37,9 @@ pub enum Event {
     /// The executor has found everything that earlier lives left behind, and told of it by
     /// [`Event::Task`]: claims that it did not name have no container.
     TasksFound,
+    /// What is heard of what a task needs of the lock group: answers [`crate::Effect::Acquire`], for as long as that was
+    /// not followed by [`crate::Effect::Release`].
+    Lease { claim: ClaimId, word: Word },
     /// Now and then: what the machine measured.
     Measured { load_millis: u64, images: Vec<String> },
     /// A person, or a program, asks for something; answered by [`crate::Effect::Reply`].
@@ -46,12 +51,21 @@ pub enum Event {
 pub enum TaskReport {
     /// Its image is being fetched or its container made.
     Starting,
-    /// It runs; `image_digest` is what it runs.
-    Running { image_digest: Option<String>, started_at: u64 },
+    /// It runs; `image_digest` is what it runs. Told again whenever its health changes.
+    Running { image_digest: Option<String>, started_at: u64, health: Health },
     /// The container is gone. `exit_code` is 128 + n where signal n ended it.
     Exited { exit_code: i32, oom_killed: bool, ended_at: u64 },
+    /// The container is gone, since its lease of the lock group ended.
+    Expired { exit_code: i32, ended_at: u64 },
     /// It never ran, and nothing of it is left.
     Failed { reason: String },
+}
+
+impl TaskReport {
+    /// Whether nothing of the container is left.
+    pub fn is_end(&self) -> bool {
+        !matches!(self, TaskReport::Starting | TaskReport::Running { .. })
+    }
 }
 
 /// What a person or a program asks of a brain.
@@ -65,6 +79,10 @@ pub enum Request {
     Remove { change: ChangeId, author: String, app: String },
     /// Makes the app's document read as it did after an earlier change: its id, or a beginning of it.
     Rollback { change: ChangeId, author: String, app: String, to: String },
+    /// A service that runs to its end, or at given times, runs once now.
+    Run { change: ChangeId, author: String, app: String, service: String },
+    /// Says what becomes of a rollout; `None` for the service: of the only one there is.
+    Rollout { change: ChangeId, author: String, app: String, service: Option<String>, word: OrderWord },
     /// Opens the storm gate, here and at every peer that can be reached.
     Unfreeze,
     /// A machine is a member no more; `force`: though it lives. `last`: its key was stolen, and nothing counts that it
@@ -74,6 +92,8 @@ pub enum Request {
     Drain { on: bool },
     /// Has tasks moved that run, each by its app's steward.
     Relocate(Vec<Relocation>),
+    /// Ends a task of this machine, which its steward has started anew, here or elsewhere.
+    Restart(ClaimId),
     /// Ends every task of this machine.
     EndTasks,
     /// Makes an invitation; `secret` was made by the driver.
@@ -83,6 +103,16 @@ pub enum Request {
     /// The machine has an image, or has it no more. `brought`: a person brought it in just now, so that from now on its
     /// name means this one; what a task needed and fetched changes no name's meaning.
     Image { name: String, digest: String, bytes: u64, present: bool, brought: bool },
+    /// Makes a named volume on this machine, unless it is there.
+    VolumeMake { name: String },
+    /// Removes a named volume of this machine that nothing uses; `force`: though an app names it.
+    VolumeRemove { id: VolumeId, force: bool },
+    /// Gives up a volume whose machine is down.
+    VolumeRelease { name: String },
+    /// A secret, sealed or removed; `anew`: it only lies under another key now.
+    Secret { secret: Secret, anew: bool },
+    /// A key of secrets, sealed to some; a new one has no stamp yet.
+    Seal(Seal),
     /// What this machine is: told at start, before anything else, and whenever it changes.
     Describe(Description),
     /// "I shall be back by then" (wall clock, ms), said on the way out; answered when it is durable
@@ -106,6 +136,10 @@ pub struct Description {
     pub addresses: Vec<String>,
     pub labels: std::collections::BTreeMap<String, String>,
     pub capacity: Resources,
+    /// As [`crate::model::Machine::allows`].
+    pub allows: Vec<String>,
     pub version: String,
     pub executor: Executor,
+    /// Of whose addresses its tasks get theirs; `None`: they use the machine's network.
+    pub network: Option<Range>,
 }

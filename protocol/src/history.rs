@@ -21,7 +21,7 @@ impl View<'_> {
         let last = self.brain.app_named(name).or_else(|| generations.clone().next_back().map(|(app, _)| app))?;
         let mut rows = Vec::new();
         for (app, _) in generations.filter(|(app, _)| all || *app == last) {
-            for (owner, key) in self.brain.readings.changes.get(app).into_iter().flatten() {
+            for (owner, key) in self.brain.readings.changes_of(app) {
                 let Some(record) = self.brain.ledger.get(owner, key).map(|stored| &stored.record) else { continue };
                 let value = record.value.as_ref();
                 let Some(change) = value.and_then(|value| decode::<ChangeValue>(value).ok()) else { continue };

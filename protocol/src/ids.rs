@@ -98,6 +98,14 @@ bytes16! {
     BidId
 }
 bytes16! {
+    /// One volume on one machine. Never used again.
+    VolumeId
+}
+bytes16! {
+    /// A key under which secrets are kept.
+    KeyId
+}
+bytes16! {
     /// An invitation to join; its secret is known to the inviter alone.
     InvitationId
 }

@@ -1,21 +1,27 @@
 //! What a peer believes, decides and says.
 pub mod api;
 pub mod brain;
+mod chunks;
 pub mod compose;
 pub mod effect;
 pub mod event;
 pub mod explain;
 pub mod history;
 pub mod ids;
+pub mod lease;
 pub mod ledger;
 pub mod market;
 pub mod membership;
 pub mod model;
+pub mod network;
+pub mod plan;
 pub mod plant;
 mod rebalancing;
 pub mod rfc3339;
+pub mod session;
 pub mod snapshot;
 pub mod steward;
+pub mod table;
 pub mod view;
 pub mod wire;
 

@@ -28,4 +28,28 @@ pub enum Plant {
     DropUnknown,
     /// A message counts whoever signed it.
     TrustUnverified,
+    /// Free room is offered to what waits from its end.
+    JumpTheQueue,
+    /// The tasks of a gang start as they are claimed.
+    StartHalfGangs,
+    /// A steward that sees no majority of the members places nothing.
+    NeedMajority,
+    /// Of two machines with one subnet both keep it.
+    KeepSubnet,
+    /// What another says to be complete is held for complete.
+    TrustThrough,
+    /// Ledgers are compared by their numbers, and not by what they hold.
+    NumbersAlone,
+    /// A claim ends on the word of whoever says so.
+    AnyoneStops,
+    /// Where volumes lie is forgotten when tasks are placed.
+    ForgetVolumes,
+    /// A task starts without what it needs of the lock group.
+    StartUnleased,
+    /// A service starts whatever it waits for.
+    JumpGates,
+    /// A changed service's tasks are all ended at once.
+    RollAllAtOnce,
+    /// Instants that come while there is no steward are never run.
+    ForgetInstants,
 }

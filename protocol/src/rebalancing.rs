@@ -16,7 +16,7 @@ impl View<'_> {
     pub fn rebalance(&self) -> (Rebalance, Vec<Relocation>) {
         let brain = self.brain;
         let mut places: BTreeMap<PeerId, Place> = BTreeMap::new();
-        for (peer, machine) in &brain.readings.machines {
+        for (peer, machine) in brain.readings.machines.iter() {
             let runs = !matches!(machine.executor, Executor::None(_)) && !machine.draining;
             if runs && brain.members.state(peer) == State::Alive {
                 let (capacity, used) = (machine.capacity.clone(), brain.readings.used(peer).clone());
@@ -42,7 +42,7 @@ impl View<'_> {
         let before = evenness(&places, &mix);
         let may = |task: &Movable, to: &PeerId, has: u32| {
             let fits = |machine: &Arc<Machine>| {
-                Some(brain.passed_over(to, machine, self.service_of(&task.task)?, has).is_none())
+                Some(brain.passed_over(&task.task.app, to, machine, self.service_of(&task.task)?, has).is_none())
             };
             brain.readings.machines.get(to).and_then(fits).unwrap_or(false)
         };

@@ -1,6 +1,8 @@
 //! What a peer believes, in the shapes that people, DNS and the API read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use crate::api::{App, ImageRow, MachineRow, PortRow, ResourceRow, Status, TaskRow};
 use crate::brain::{Brain, NAMESPACE};
@@ -11,8 +13,9 @@ use crate::ledger::Document;
 use crate::ledger::readings::ClaimEntry;
 use crate::membership::{Held, State};
 use crate::model::resources::{CPU_MILLIS, GPU_PREFIX, GPUS, MEMORY_BYTES};
-use crate::model::{AppSpec, ClaimState, Executor, Outcome, PortBinding, Resources};
+use crate::model::{AppSpec, ClaimState, Executor, Outcome, PortBinding, PortSpec, Resources};
 use crate::rfc3339::rfc3339;
+use crate::steward::array;
 
 /// How many finished tasks are shown unless all are asked for.
 const FINISHED_SHOWN: usize = 100;
@@ -40,10 +43,23 @@ pub struct TaskFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub task: String,
+    pub slot: String,
     pub machine: String,
     /// Without a port.
     pub address: String,
+    /// The address is the task's own, and so are all its ports.
+    pub own: bool,
     pub ports: Vec<PortBinding>,
+}
+
+/// A service as DNS names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The virtual one, which stands for all tasks.
+    pub address: Option<Ipv4Addr>,
+    /// As its file names them.
+    pub ports: Vec<PortSpec>,
+    pub tasks: Vec<Endpoint>,
 }
 
 /// A claim, and who has it: what logs and stops need.
@@ -91,13 +107,18 @@ impl View<'_> {
             for (name, service) in &document.spec.services {
                 let revision = service.revision();
                 let outcomes = document.outcomes.get(name);
-                let reasons = self.reasons(app, name);
-                for slot in (1..=service.replicas).map(|slot| slot.to_string()) {
+                let reasons = match self.waits_for_volume(app, service) {
+                    Some(volume) => vec![volume],
+                    None => self.reasons(app, name),
+                };
+                for slot in self.brain.shown_slots(app, document, name, service) {
                     let key = (app.clone(), name.clone(), slot);
                     if !filter.takes(&app.name, name, &key.2) || shown.contains(&key) {
                         continue;
                     }
-                    let outcome = outcomes.and_then(|all| all.get(&key.2)).filter(|one| one.revision == revision);
+                    let outcome = outcomes
+                        .and_then(|all| all.get(&key.2))
+                        .filter(|one| one.revision == revision || is_apart(&key.2));
                     match outcome {
                         Some(outcome) => self.add_outcome(app, name, outcome, &mut finished),
                         None if !self.is_finished(app, name, &key.2, service) => {
@@ -128,7 +149,8 @@ impl View<'_> {
         let revision = spec.revision();
         entries.into_iter().flatten().any(|entry| {
             let claim = &entry.claim;
-            claim.state == ClaimState::Exited && claim.revision == revision && spec.finishes(claim.exit_code)
+            let is_meant = claim.revision == revision || is_apart(slot);
+            claim.state == ClaimState::Exited && is_meant && spec.finishes(claim.exit_code)
         })
     }
 
@@ -140,7 +162,7 @@ impl View<'_> {
         let is_it = |row: &TaskRow| row.attempt == outcome.attempt && row.exit_code == outcome.exit_code;
         let shown = |row: &TaskRow| row.task == task && row.state != ClaimState::Superseded.word() && is_it(row);
         if let Some((_, row)) = finished.iter_mut().find(|(_, row)| shown(row)) {
-            row.lost = outcome.lost;
+            (row.lost, row.done) = (outcome.lost, true);
             return;
         }
         let mut row = self.row(app, service, &outcome.slot);
@@ -148,7 +170,7 @@ impl View<'_> {
         row.state = if outcome.exit_code.is_some() { "exited" } else { "failed" }.into();
         row.attempt = outcome.attempt;
         row.exit_code = outcome.exit_code;
-        row.lost = outcome.lost;
+        (row.lost, row.done) = (outcome.lost, true);
         row.reason = if outcome.lost { Some("its machine was lost".into()) } else { outcome.reason.clone() };
         row.ended_at = outcome.ended_at.map(rfc3339);
         finished.push((outcome.ended_at.unwrap_or(self.now.wall), row));
@@ -170,7 +192,9 @@ impl View<'_> {
             claim: None,
             reason: None,
             oom_killed: false,
+            health: None,
             lost: false,
+            done: false,
             outdated: false,
             accepted_at: None,
             ended_at: None,
@@ -196,11 +220,12 @@ impl View<'_> {
             host: port.host,
             container: port.container,
             protocol: port.protocol.clone(),
+            ingress: port.ingress,
         });
         TaskRow {
             machine: Some(self.brain.machine_name(&entry.owner)),
             state: claim.state.word().into(),
-            address: self.brain.address_of(&entry.owner),
+            address: claim.address.map(|own| own.to_string()).or_else(|| self.brain.address_of(&entry.owner)),
             ports: ports.collect(),
             attempt: claim.attempt,
             started_at: claim.started_at.map(rfc3339),
@@ -208,6 +233,7 @@ impl View<'_> {
             claim: Some(claim.id.hex()),
             reason: claim.reason.clone().or_else(|| self.absence(entry)),
             oom_killed: claim.oom_killed,
+            health: claim.health.word().filter(|_| claim.state == ClaimState::Running).map(Into::into),
             outdated: self.is_outdated(entry),
             accepted_at: Some(rfc3339(claim.accepted_at)),
             ended_at: claim.ended_at.map(rfc3339),
@@ -252,23 +278,24 @@ impl View<'_> {
     }
 
     /// The living app of one name, or all.
-    fn living_of(&self, app: Option<&str>) -> impl Iterator<Item = (&AppId, &Document)> {
+    fn living_of(&self, app: Option<&str>) -> impl Iterator<Item = (&AppId, &Arc<Document>)> {
         let named =
             app.and_then(|name| self.brain.app_named(name)).and_then(|app| self.brain.documents.get_key_value(app));
         let all = app.is_none().then(|| self.living());
         named.into_iter().chain(all.into_iter().flatten())
     }
 
-    fn living(&self) -> impl Iterator<Item = (&AppId, &Document)> {
+    pub(crate) fn living(&self) -> impl Iterator<Item = (&AppId, &Arc<Document>)> {
         self.brain.documents.iter().filter(|(_, document)| !document.deleted && !document.is_empty())
     }
 
     /// Sentences about what is held back.
     pub fn remarks(&self) -> Vec<String> {
-        let Some(Held { sees, of, until_ms }) = self.brain.members.held(self.now) else { return Vec::new() };
+        let mut remarks = self.volume_remarks();
+        let Some(Held { sees, of, until_ms }) = self.brain.members.held(self.now) else { return remarks };
         let held = self.held_back();
         if held == 0 {
-            return Vec::new();
+            return remarks;
         }
         let time = match until_ms {
             Some(until) => format!("for {} s", until.saturating_sub(self.now.ms).div_ceil(1000)),
@@ -276,7 +303,8 @@ impl View<'_> {
         };
         let plural = if held == 1 { "" } else { "s" };
         let way_out = "`rialto machine unfreeze` goes now";
-        vec![format!("holding back {held} replacement{plural} {time}: sees {sees} of {of}; {way_out}")]
+        remarks.push(format!("holding back {held} replacement{plural} {time}: sees {sees} of {of}; {way_out}"));
+        remarks
     }
 
     /// Live claims on machines that are down, whose replacing the gate holds back.
@@ -402,6 +430,8 @@ impl View<'_> {
             holding_back_ms: until,
             warnings: self.remarks().into_iter().chain(self.namesakes()).chain(self.floods()).collect(),
             refused: BTreeMap::new(),
+            subnet: self.network_machines().own.map(|(_, subnet)| subnet.to_string()),
+            links: Vec::new(),
         }
     }
 
@@ -435,13 +465,14 @@ impl View<'_> {
                 let revision = service.revision();
                 let slots = self.brain.readings.slots(app, name);
                 let outcomes = document.outcomes.get(name);
-                pending += (1..=service.replicas)
-                    .map(|slot| slot.to_string())
+                let wanted = self.brain.shown_slots(app, document, name, service);
+                pending += wanted
+                    .into_iter()
                     .filter(|slot| {
                         let claims = slots.and_then(|slots| slots.get(slot));
                         let held = claims.into_iter().flatten().any(|entry| !entry.claim.state.has_ended());
                         let outcome = outcomes.and_then(|all| all.get(slot));
-                        let done = outcome.is_some_and(|outcome| outcome.revision == revision);
+                        let done = outcome.is_some_and(|outcome| outcome.revision == revision || is_apart(slot));
                         !held && !done && !self.is_finished(app, name, slot, service)
                     })
                     .count() as u32;
@@ -459,6 +490,27 @@ impl View<'_> {
     pub fn app(&self, name: &str) -> Option<App> {
         let app = self.brain.app_named(name)?;
         Some(self.app_row(app, self.brain.documents.get(app)?))
+    }
+
+    /// How the last changes of an app's services stand; `None`: there is no such app.
+    pub fn rollouts(&self, app: &str) -> Option<Vec<crate::api::RolloutRow>> {
+        let app = self.brain.app_named(app)?;
+        let services = self.brain.documents.get(app)?.spec.services.keys();
+        let row = |service: &String| {
+            let held = self.brain.progress_of(app, service)?;
+            Some(crate::api::RolloutRow {
+                service: service.clone(),
+                phase: held.phase.word().into(),
+                updated: held.updated,
+                total: held.total,
+                failed: held.failed,
+                back: held.back,
+                from: format!("{:016x}", held.from),
+                to: format!("{:016x}", held.to),
+                reason: held.reason,
+            })
+        };
+        Some(services.filter_map(row).collect())
     }
 
     fn app_row(&self, app: &AppId, document: &Document) -> App {
@@ -528,27 +580,20 @@ impl View<'_> {
     }
 
     /// The tasks of a service that DNS names: `None` where there is no such service. A suspect's
-    /// tasks are named only while no others are.
-    pub fn endpoints(&self, app: &str, service: &str) -> Option<Vec<Endpoint>> {
+    /// tasks, and those that are not healthy, are named only while no others are.
+    pub fn endpoints(&self, app: &str, service: &str) -> Option<Endpoints> {
         let app = self.brain.app_named(app)?;
-        self.brain.documents.get(app)?.spec.services.get(service)?;
-        let mut sure = Vec::new();
-        let mut doubtful = Vec::new();
-        for entry in self.brain.readings.slots(app, service).into_iter().flat_map(|slots| slots.values()).flatten() {
+        let spec = self.brain.documents.get(app)?.spec.services.get(service)?;
+        let endpoint = |entry: &ClaimEntry| {
             let claim = &entry.claim;
-            if claim.state != ClaimState::Running || claim.healthy == Some(false) {
-                continue;
-            }
-            let Some(address) = self.brain.address_of(&entry.owner) else { continue };
             let machine = self.brain.machine_name(&entry.owner);
-            let endpoint = Endpoint { task: claim.task.to_string(), machine, address, ports: claim.ports.clone() };
-            match self.brain.members.state(&entry.owner) {
-                State::Alive => sure.push(endpoint),
-                State::Suspect => doubtful.push(endpoint),
-                State::Down | State::Left => {}
-            }
-        }
-        Some(if sure.is_empty() { doubtful } else { sure })
+            let own = claim.address.map(|address| address.to_string());
+            let address = own.or_else(|| self.brain.address_of(&entry.owner))?;
+            let (task, slot) = (claim.task.to_string(), claim.task.slot.clone());
+            Some(Endpoint { task, slot, machine, address, own: claim.address.is_some(), ports: claim.ports.clone() })
+        };
+        let tasks = self.answering(app, service).into_iter().filter_map(endpoint).collect();
+        Some(Endpoints { address: spec.address, ports: spec.ports.clone(), tasks })
     }
 
     /// The address of a machine that DNS names; `None` where there is no such machine or it is down.
@@ -557,6 +602,34 @@ impl View<'_> {
         (row.name == name && self.brain.members.state(&peer) <= State::Suspect)
             .then(|| self.brain.address_of(&peer))
             .flatten()
+    }
+
+    /// Whose address it is, as DNS names it, without the zone: a running task's, `1.web.shop`, a service's, `web.shop`, or
+    /// a machine's, `m1.machine`.
+    pub fn whose(&self, address: IpAddr) -> Option<String> {
+        if let IpAddr::V4(own) = address {
+            for (app, document) in self.living() {
+                if let Some((name, _)) = document.spec.services.iter().find(|(_, spec)| spec.address == Some(own)) {
+                    return Some(format!("{name}.{}", app.name));
+                }
+            }
+            let runs = |entry: &&ClaimEntry| {
+                entry.claim.address == Some(own)
+                    && entry.claim.state == ClaimState::Running
+                    && self.absence(entry).is_none()
+            };
+            if let Some(entry) = self.brain.readings.all_claims().find(runs) {
+                let task = entry.claim.task.to_string();
+                let labels: Vec<&str> = task.split('.').rev().collect();
+                return Some(labels.join("."));
+            }
+        }
+        let at = |peer: &&PeerId| {
+            self.brain.members.state(peer) <= State::Suspect
+                && self.brain.address_of(peer).and_then(|text| text.parse().ok()) == Some(address)
+        };
+        let peer = self.brain.readings.machines.keys().find(at)?;
+        Some(format!("{}.machine", self.brain.machine_name(peer)))
     }
 
     /// The name people know a machine by.
@@ -573,6 +646,11 @@ impl View<'_> {
     pub fn addresses(&self, peer: &PeerId) -> Vec<String> {
         self.brain.addresses(peer)
     }
+}
+
+/// Whether a slot is of a run of its own, which no newer revision of its service touches.
+fn is_apart(slot: &str) -> bool {
+    array::parts(slot).0.is_some()
 }
 
 /// What a machine has beside cores and memory: its GPUs, counted together, and what it counts itself.

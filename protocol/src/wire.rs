@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::brain::Stamp;
-use crate::ids::{AppId, BidId, ClaimId, PeerId};
+use crate::ids::{AppId, ClaimId, PeerId};
 use crate::ledger::record::{Frame, Signature, Stored};
 use crate::market::wire::{Award, Bid, Decline, Offer, Release, Solicit, Verdict};
 use crate::model::Vitals;
@@ -46,16 +47,17 @@ pub enum Message {
         yours: Mark,
     },
     /// What the sender holds in the ranges that differ, of so many: what it lacks is sent back, what it
-    /// has more of is pulled. For each owner the number that it is complete through, and a hash over the numbers
-    /// beyond it that it holds all the same.
+    /// has more of is pulled.
     Digest {
         of: u16,
         ranges: Vec<u16>,
-        owners: Vec<(PeerId, u64, u64)>,
+        owners: Vec<(PeerId, Stand)>,
     },
     /// Asks for everything after a number, owner by owner.
     Pull {
         after: Vec<(PeerId, u64)>,
+        /// The numbers are how far the lists have come that an answer began and was too long to end.
+        on: bool,
     },
     /// Answers a pull.
     Records(Records),
@@ -100,6 +102,48 @@ pub enum Message {
     Told(Vec<Arc<Stored>>),
 }
 
+macro_rules! kinds {
+    ($($variant:ident => $name:literal,)*) => {
+        impl Message {
+            /// The names of all kinds of messages, as they stand on the wire.
+            pub const KINDS: [&'static str; [$($name),*].len()] = [$($name),*];
+
+            /// The name of its kind.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Message::$variant { .. } => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    Heartbeat => "heartbeat",
+    Frame => "frame",
+    Vitals => "vitals",
+    Prune => "prune",
+    Have => "have",
+    Graft => "graft",
+    Want => "want",
+    Compare => "compare",
+    Digest => "digest",
+    Pull => "pull",
+    Records => "records",
+    Keep => "keep",
+    Kept => "kept",
+    Solicit => "solicit",
+    Bid => "bid",
+    Decline => "decline",
+    Release => "release",
+    Award => "award",
+    Verdict => "verdict",
+    Offer => "offer",
+    Go => "go",
+    Stop => "stop",
+    Move => "move",
+    Unfreeze => "unfreeze",
+    Told => "told",
+}
+
 /// What there is, by the owner's place on the ring, which is a quarter of its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Have {
@@ -114,6 +158,18 @@ pub struct Have {
 pub struct Mark {
     pub seq: u64,
     pub head: u64,
+}
+
+/// What is held of one owner, in short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stand {
+    /// The number that it is complete through.
+    pub complete: u64,
+    /// A hash over the numbers beyond it that are held all the same; 0: none are.
+    pub loose: u64,
+    /// A hash over the numbers of all records with a value. Two that are complete through the same number and hold the
+    /// same beyond it hold the same; if not, one of them was told that it held everything, and does not.
+    pub held: u64,
 }
 
 /// Why a steward has a claim ended.
@@ -132,34 +188,85 @@ pub enum StopReason {
     Preempted,
     /// Its gang did not come together.
     Ungathered,
+    /// What it had of the lock group has ended.
+    Unleased,
     /// Its machine has heard no other for as long as it may run so.
     Isolated,
+    /// Its machine's subnet has turned out to be another machine's.
+    Readdressed,
+    /// A volume that the task uses is on another machine.
+    Astray,
+    /// A volume that the task uses was given up.
+    GivenUp,
+    /// Somebody wants it to start anew.
+    Restarted,
+    /// A later run of its schedule takes its place.
+    Replaced,
+    /// It has run for longer than its service allows.
+    Overdue,
 }
 
-/// Vitals with their owner's signature.
+/// Vitals with their owner's signature. It covers the bytes as the owner wrote them, and these are handed on: a
+/// field that only a later version knows is neither lost on the way nor makes the signature wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
 pub struct SignedVitals {
     pub owner: PeerId,
+    /// What this version reads in the bytes.
     pub vitals: Vitals,
+    bytes: Vec<u8>,
     pub signature: Signature,
 }
 
+/// Signed vitals on the wire.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    owner: PeerId,
+    #[serde(with = "serde_bytes")]
+    vitals: Vec<u8>,
+    signature: Signature,
+}
+
+impl TryFrom<Written> for SignedVitals {
+    type Error = DecodeError;
+
+    fn try_from(Written { owner, vitals: bytes, signature }: Written) -> Result<Self, DecodeError> {
+        Ok(Self { owner, vitals: decode(&bytes)?, bytes, signature })
+    }
+}
+
+impl From<SignedVitals> for Written {
+    fn from(SignedVitals { owner, bytes, signature, .. }: SignedVitals) -> Self {
+        Self { owner, vitals: bytes, signature }
+    }
+}
+
 impl SignedVitals {
+    /// Own vitals, signed as [`vitals_to_sign`] says.
+    pub fn new(owner: PeerId, vitals: Vitals, signature: Signature) -> Self {
+        Self { owner, bytes: encode(&vitals), vitals, signature }
+    }
+
     /// What the owner must have signed.
     pub fn signed(&self) -> [u8; 32] {
-        vitals_to_sign(&self.owner, &self.vitals)
+        bytes_to_sign(&self.owner, &self.bytes)
     }
 }
 
 /// What a peer signs to vouch for its vitals.
 pub fn vitals_to_sign(owner: &PeerId, vitals: &Vitals) -> [u8; 32] {
+    bytes_to_sign(owner, &encode(vitals))
+}
+
+fn bytes_to_sign(owner: &PeerId, bytes: &[u8]) -> [u8; 32] {
     let mut hash = blake3::Hasher::new_derive_key("rialto vitals 1");
     hash.update(&owner.0);
-    hash.update(&encode(vitals));
+    hash.update(bytes);
     *hash.finalize().as_bytes()
 }
 
-/// Every live record and tombstone of one owner with a number in `after + 1 ..= through`.
+/// Every live record and tombstone of one owner with a number in `after + 1 ..= through`. The records prove themselves;
+/// that these are all nobody signs, and it is believed with care (see [`crate::ledger::replica`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Records {
     pub owner: PeerId,
@@ -172,6 +279,8 @@ pub struct Records {
     pub records: Vec<Arc<Stored>>,
     /// There are more after `through`.
     pub more: bool,
+    /// They do not follow by themselves: the exchange was long enough, and the rest is to be asked for.
+    pub cut: bool,
 }
 
 /// CBOR of any value of ours.
@@ -202,7 +311,129 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     cbor4ii::serde::from_slice(bytes).map_err(|error| DecodeError::Cbor(error.to_string()))
 }
 
-/// The name of a bid's owner and number, for logs.
-pub fn bid_name(bid: &BidId) -> String {
-    bid.hex()[..8].to_string()
+/// What came from a peer, frame by frame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Came {
+    Message(Message),
+    /// Sound, and of a kind, or with a content, that only a later version knows: this much of its name.
+    Unknown(String),
+}
+
+/// Reads what a peer sent. What a later version says is no error: a peer of this version goes without it.
+pub fn receive(bytes: &[u8]) -> Result<Came, DecodeError> {
+    decode(bytes).map(Came::Message).or_else(|unread| match decode::<Shape>(bytes) {
+        Ok(Shape(name)) => Ok(Came::Unknown(name.chars().take(NAME_CHARS_MAX).collect())),
+        Err(_) => Err(unread),
+    })
+}
+
+/// So much of an unknown message's name is kept.
+const NAME_CHARS_MAX: usize = 32;
+
+/// What every message of every version is: a name, or a map of one name to whatever belongs to it.
+struct Shape(String);
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Outline;
+
+        impl<'de> Visitor<'de> for Outline {
+            type Value = Shape;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a message")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Shape, E> {
+                Ok(Shape(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
+                let unnamed = || serde::de::Error::custom("no name");
+                let (name, IgnoredAny) = map.next_entry::<String, IgnoredAny>()?.ok_or_else(unnamed)?;
+                match map.next_key::<IgnoredAny>()? {
+                    None => Ok(Shape(name)),
+                    Some(IgnoredAny) => Err(serde::de::Error::custom("two names")),
+                }
+            }
+        }
+
+        from.deserialize_any(Outline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As a later version may say it.
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Later {
+        Sing { verses: Vec<u64> },
+        Hush,
+        Stop { claim: ClaimId, app: AppId, why: &'static str },
+    }
+
+    #[test]
+    fn what_a_later_version_says_is_told_from_what_makes_no_sense() {
+        let app = AppId { namespace: "default".into(), name: "shop".into(), generation: 0 };
+        let unknown = [
+            (Later::Sing { verses: vec![1, 2] }, "sing"),
+            (Later::Hush, "hush"),
+            (Later::Stop { claim: ClaimId([1; 16]), app, why: "bored" }, "stop"),
+        ];
+        for (message, name) in unknown {
+            assert_eq!(receive(&encode(&message)).unwrap(), Came::Unknown(name.into()));
+        }
+        let long = "x".repeat(10_000);
+        assert_eq!(receive(&encode(&long)).unwrap(), Came::Unknown("x".repeat(NAME_CHARS_MAX)));
+        assert_eq!(receive(&encode(&Message::Unfreeze)).unwrap(), Came::Message(Message::Unfreeze));
+        let two: BTreeMap<&str, u8> = [("prune", 1), ("want", 2)].into();
+        let whole = encode(&Later::Sing { verses: vec![1] });
+        for nonsense in [&b""[..], b"\xff", &encode(&7u8), &encode(&two), &whole[..whole.len() - 1]] {
+            assert!(receive(nonsense).is_err(), "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn kinds_are_named_as_on_the_wire() {
+        for message in [Message::Prune, Message::Want(vec![1]), Message::Kept { token: 1, applicable: true }] {
+            let Ok(Shape(name)) = decode::<Shape>(&encode(&message)) else { panic!("{message:?} has a name") };
+            assert_eq!(name, message.kind());
+        }
+    }
+
+    /// Vitals as a later version writes them.
+    #[derive(Serialize)]
+    struct LaterVitals {
+        mood: &'static str,
+        #[serde(flatten)]
+        vitals: BTreeMap<&'static str, u64>,
+        used: crate::model::Resources,
+        images: Vec<String>,
+    }
+
+    #[test]
+    fn vitals_pass_through_an_older_version_as_they_were_signed() {
+        let numbers = [("started", 1), ("counter", 2), ("at", 3), ("load_millis", 4)].into();
+        let later = LaterVitals { mood: "good", vitals: numbers, used: Default::default(), images: vec![] };
+        let (owner, bytes, signature) = (PeerId([1; 32]), encode(&later), Signature([2; 64]));
+        let sent = encode(&Written { owner, vitals: bytes.clone(), signature });
+        let read: SignedVitals = decode(&sent).unwrap();
+        assert_eq!((read.vitals.counter, read.vitals.load_millis), (2, 4));
+        assert_eq!(read.signed(), bytes_to_sign(&owner, &bytes));
+        assert_eq!(encode(&read), sent);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_comes_makes_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = receive(&bytes);
+        }
+    }
 }

@@ -144,7 +144,7 @@ impl World {
         let target = &mut self.machines[machine];
         target.members = BTreeSet::from_iter(0..self.at.len());
         target.disk_lost_ms = Some(self.now_us / 1000);
-        target.hostile = Some(crate::hostile::Hostile::new(last, self.dice.number()));
+        target.hostile = Some(crate::hostile::Hostile::new(target.id, last, self.dice.number()));
         self.trace.line(self.now_us, || format!("m{machine} turns hostile"));
         self.schedule(self.now_us + 1, Happening::Mischief { machine });
     }

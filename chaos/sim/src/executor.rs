@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::ClaimId;
-use rialto_protocol::model::TaskSpec;
+use rialto_protocol::model::{Health, TaskSpec};
 
 use super::dice::Dice;
 
@@ -25,6 +25,10 @@ pub struct Container {
     pub phase: Phase,
     /// Wall clock of the machine, ms.
     pub started_at: u64,
+    /// Of a lease: it may run until then, by the machine's clock, ms.
+    pub until_ms: Option<u64>,
+    /// Its lease is what ends it.
+    pub expired: bool,
 }
 
 /// What a container does next by itself.
@@ -34,6 +38,11 @@ pub enum Course {
     /// It ends with this code; `stopped` ends come of a stop, and outrun the command's own.
     End {
         code: i32,
+    },
+    /// Its lease comes to this end, unless it was renewed: it is told to stop, or killed.
+    Expire {
+        until_ms: u64,
+        kill: bool,
     },
 }
 
@@ -73,6 +82,11 @@ impl VirtualExecutor {
         }
     }
 
+    /// How many containers an app has here.
+    pub fn of_app(&self, app: &str) -> usize {
+        self.live.values().filter(|container| container.spec.task.app.name == app).count()
+    }
+
     /// Starts a task, unless its container exists or has existed.
     pub fn start(&mut self, claim: ClaimId, spec: Arc<TaskSpec>, wall: u64) -> Todo {
         if let Some(exit) = self.exits.get(&claim) {
@@ -82,13 +96,18 @@ impl VirtualExecutor {
             return Todo { report: Some(container.report()), ..Todo::default() };
         }
         if self.failing > 0.0 && self.dice.chance(self.failing) {
-            let failed = TaskReport::Failed { reason: "the image cannot be read".into() };
-            self.exits.insert(claim, failed.clone());
-            return Todo { report: Some(failed), ..Todo::default() };
+            return self.refuse(claim, "the image cannot be read");
         }
-        self.live.insert(claim, Container { spec, phase: Phase::Starting, started_at: wall });
+        self.live.insert(claim, Container { phase: Phase::Starting, ..Container::running(spec, wall) });
         let after = self.dice.between(5_000, 50_000);
         Todo { report: Some(TaskReport::Starting), later: Some((after, Course::Run)), made: true }
+    }
+
+    /// A task that cannot be started.
+    pub fn refuse(&mut self, claim: ClaimId, reason: &str) -> Todo {
+        let failed = TaskReport::Failed { reason: reason.into() };
+        self.exits.insert(claim, failed.clone());
+        Todo { report: Some(failed), ..Todo::default() }
     }
 
     /// The container runs now; what its command does, and when (µs from now).
@@ -128,10 +147,28 @@ impl VirtualExecutor {
         Todo { later: Some((after, Course::End { code })), ..Todo::default() }
     }
 
+    /// A lease comes to its end. A container that is told to stop long before it is killed may end in between.
+    pub fn expire(&mut self, claim: ClaimId, until_ms: u64, kill: bool) -> Todo {
+        let Some(container) = self.live.get_mut(&claim).filter(|one| one.until_ms == Some(until_ms)) else {
+            return Todo::default();
+        };
+        container.expired |= container.phase != Phase::Stopping;
+        container.phase = Phase::Stopping;
+        // The kernel needs a moment to end it.
+        let (after, code) = match kill {
+            true => (self.dice.between(100, 100_000), 137),
+            false => (self.dice.between(1_000, 4_000_000), 143),
+        };
+        Todo { later: Some((after, Course::End { code })), ..Todo::default() }
+    }
+
     /// The container is gone; `None` where it had gone before.
     pub fn end(&mut self, claim: ClaimId, exit_code: i32, wall: u64) -> Option<TaskReport> {
-        self.live.remove(&claim)?;
-        let exited = TaskReport::Exited { exit_code, oom_killed: false, ended_at: wall };
+        let container = self.live.remove(&claim)?;
+        let exited = match container.expired {
+            true => TaskReport::Expired { exit_code, ended_at: wall },
+            false => TaskReport::Exited { exit_code, oom_killed: false, ended_at: wall },
+        };
         self.exits.insert(claim, exited.clone());
         Some(exited)
     }
@@ -157,10 +194,17 @@ impl VirtualExecutor {
 }
 
 impl Container {
+    /// One that runs, under no lease.
+    pub fn running(spec: Arc<TaskSpec>, started_at: u64) -> Self {
+        Self { spec, phase: Phase::Running, started_at, until_ms: None, expired: false }
+    }
+
     fn report(&self) -> TaskReport {
         match self.phase {
             Phase::Starting => TaskReport::Starting,
-            Phase::Running | Phase::Stopping => TaskReport::Running { image_digest: None, started_at: self.started_at },
+            Phase::Running | Phase::Stopping => {
+                TaskReport::Running { image_digest: None, started_at: self.started_at, health: Health::None }
+            }
         }
     }
 }

@@ -6,16 +6,19 @@
 
 use std::sync::Arc;
 
-use rialto_protocol::ids::{AppId, BidId, ClaimId, PeerId, TaskId};
+use rialto_protocol::ids::{AppId, BidId, ClaimId, ClusterId, PeerId, TaskId};
 use rialto_protocol::ledger::ChangeValue;
-use rialto_protocol::ledger::readings::Verdict as Accusation;
-use rialto_protocol::ledger::record::{Draft, Frame, Kind, Record, RecordKey, SCHEMA, Signature, VALUE_BYTES_MAX};
+use rialto_protocol::ledger::readings::{Admission, Departure, Verdict as Accusation};
+use rialto_protocol::ledger::record::{
+    Draft, Frame, Kind, Record, RecordKey, SCHEMA, Signature, Stored, VALUE_BYTES_MAX,
+};
 use rialto_protocol::market::wire::{Award, Bid, Solicit, Verdict};
-use rialto_protocol::model::machine::{Executor, Machine};
+use rialto_protocol::model::machine::{Executor, Machine as Description};
 use rialto_protocol::model::{Claim, ClaimState, Resources, Vitals};
-use rialto_protocol::wire::{Message, SignedVitals, encode, vitals_to_sign};
+use rialto_protocol::wire::{Message, Records, SignedVitals, Stand, StopReason, encode, vitals_to_sign};
 
 use crate::dice::Dice;
+use crate::machine::Machine;
 use crate::world::{Happening, World};
 
 /// It does something this often on average, µs.
@@ -26,6 +29,7 @@ const FLOOD: u64 = 100;
 /// What a hostile machine remembers.
 #[derive(Clone, Debug)]
 pub struct Hostile {
+    me: PeerId,
     /// The number of its last record.
     last: u64,
     counter: u64,
@@ -35,8 +39,8 @@ pub struct Hostile {
 
 impl Hostile {
     /// A machine that has written so far and turns now.
-    pub fn new(last: u64, seed: u64) -> Self {
-        Self { last, counter: 0, beat_us: 0, dice: Dice::new(seed, "hostile") }
+    pub fn new(me: PeerId, last: u64, seed: u64) -> Self {
+        Self { me, last, counter: 0, beat_us: 0, dice: Dice::new(seed, "hostile") }
     }
 }
 
@@ -62,8 +66,11 @@ impl World {
         }
         let Some(to) = hostile.dice.pick(&others).copied() else { return };
         let victim = self.machines[to].id;
-        let messages = match hostile.dice.below(9) {
-            0 => vec![self.forged(hostile, victim)],
+        let messages = match hostile.dice.below(13) {
+            0 => {
+                let accusation = encode(&Accusation { subject: victim, life: 1 });
+                vec![self.forged(hostile, victim, Kind::VERDICT, "x", accusation)]
+            }
             1 => self.boast(hostile, me),
             2 => self.usurp(hostile, me, machine),
             3 => self.gibberish(hostile, me),
@@ -75,13 +82,15 @@ impl World {
             }
             6 => self.bad_changes(hostile, me, machine),
             7 => {
-                let owners = self
-                    .machines
-                    .iter()
-                    .map(|one| (one.id, hostile.dice.number() >> 8, hostile.dice.number()))
-                    .collect();
+                let mut number = || hostile.dice.number() >> 8;
+                let mut stand = || Stand { complete: number(), loose: number(), held: number() };
+                let owners = self.machines.iter().map(|one| (one.id, stand())).collect();
                 vec![Message::Digest { of: 1, ranges: vec![0], owners }]
             }
+            8 => self.half_the_truth(hostile, machine, to),
+            9 => self.orders(hostile, to),
+            10 => vec![self.forged_admission(hostile, victim)],
+            11 => vec![self.forged_departure(hostile, &others)],
             _ => self.too_much(hostile, me),
         };
         for message in messages {
@@ -141,24 +150,92 @@ impl World {
     }
 
     /// A record in the name of another, under a signature of its own making.
-    fn forged(&self, hostile: &mut Hostile, victim: PeerId) -> Message {
+    fn forged(&self, hostile: &mut Hostile, victim: PeerId, kind: Kind, id: &str, value: Vec<u8>) -> Message {
         let prev = self.promises.owners.last(&victim) + hostile.dice.below(3);
-        let value = Some(encode(&Accusation { subject: victim, life: 1 }));
-        let draft = Draft { owner: victim, prev, records: vec![record(victim, prev + 1, Kind::VERDICT, "x", value)] };
+        let draft = Draft { owner: victim, prev, records: vec![record(victim, prev + 1, kind, id, Some(value))] };
         let mut bytes = [0; 64];
         bytes[..32].copy_from_slice(&hostile.dice.bytes::<32>());
-        Message::Frame(Arc::new(draft.seal(Signature(bytes)).0))
+        let (frame, stored) = draft.seal(Signature(bytes));
+        if hostile.dice.chance(0.3) { Message::Told(stored) } else { Message::Frame(Arc::new(frame)) }
+    }
+
+    /// Somebody who does not exist is let in: by another, by the hostile peer itself (as every member may, so that only
+    /// an allow list grows), or by it as if there were no cluster but its own.
+    fn forged_admission(&mut self, hostile: &mut Hostile, victim: PeerId) -> Message {
+        let peer = PeerId(hostile.dice.bytes());
+        let mut admission =
+            Admission { peer, cluster: self.cluster, invitation: None, nonce: None, at: hostile.dice.number() };
+        if hostile.dice.chance(0.5) {
+            return self.forged(hostile, victim, Kind::ADMISSION, &peer.hex(), encode(&admission));
+        }
+        if hostile.dice.chance(0.5) {
+            admission.cluster = ClusterId(hostile.dice.bytes());
+        }
+        let me = hostile.me;
+        self.own(hostile, me, Kind::ADMISSION, &peer.hex(), Some(encode(&admission)))
+    }
+
+    /// Another is said to have ordered that a third be expelled.
+    fn forged_departure(&mut self, hostile: &mut Hostile, others: &[usize]) -> Message {
+        let mut one = || hostile.dice.pick(others).map_or(PeerId([0; 32]), |at| self.machines[*at].id);
+        let (author, victim) = (one(), one());
+        let last = hostile.dice.chance(0.5).then_some(0);
+        self.forged(hostile, author, Kind::DEPARTURE, &victim.hex(), encode(&Departure { peer: victim, last }))
+    }
+
+    /// What runs there is told to end, and to begin.
+    fn orders(&mut self, hostile: &mut Hostile, to: usize) -> Vec<Message> {
+        let live: Vec<(ClaimId, AppId)> = self.machines[to]
+            .executor
+            .live
+            .iter()
+            .map(|(claim, container)| (*claim, container.spec.task.app.clone()))
+            .collect();
+        let Some((claim, app)) = hostile.dice.pick(&live).cloned() else { return Vec::new() };
+        vec![Message::Stop { claim, app: app.clone(), why: StopReason::Unwanted }, Message::Go { claim, app }]
+    }
+
+    /// Answers that nobody asked for about what another wrote: with a number that it never reached, with the last record
+    /// and none of those before it, with the word that all the others are dead.
+    fn half_the_truth(&mut self, hostile: &mut Hostile, machine: usize, to: usize) -> Vec<Message> {
+        let lags = |at: &usize| {
+            let brain = self.machines[to].brain.as_ref();
+            brain.is_some_and(|brain| brain.complete(&self.machines[*at].id) < self.newest(*at))
+        };
+        let authors: Vec<usize> = (0..self.machines.len()).filter(|at| *at != machine && *at != to).collect();
+        let behind: Vec<usize> = authors.iter().copied().filter(lags).collect();
+        let author = hostile.dice.pick(&behind).or_else(|| hostile.dice.pick(&authors)).copied();
+        let Some((author, last)) = author.and_then(|at| Some((at, self.newest_record(at)?))) else { return Vec::new() };
+        let owner = self.machines[author].id;
+        let known = self.machines[to].brain.as_ref().map_or(0, |brain| brain.complete(&owner));
+        let through = if hostile.dice.chance(0.5) { 1 << 40 } else { last.record.seq };
+        let (after, replaces_below) = if hostile.dice.chance(0.3) { (0, through) } else { (known, 0) };
+        let records = vec![last];
+        vec![Message::Records(Records { owner, after, through, replaces_below, records, more: false, cut: false })]
+    }
+
+    fn newest(&self, machine: usize) -> u64 {
+        self.newest_record(machine).map_or(0, |one| one.record.seq)
+    }
+
+    /// The last record that a machine made durable.
+    fn newest_record(&self, machine: usize) -> Option<Arc<Stored>> {
+        let Machine { id, disk, .. } = &self.machines[machine];
+        let key = |kind, text: &str| (*id, RecordKey { kind: Kind(kind), id: text.into() });
+        let own = disk.records.range(key(0, "")..).take_while(|((owner, _), _)| owner == id);
+        own.map(|(_, stored)| stored).max_by_key(|one| one.record.seq).cloned()
     }
 
     /// The largest, oldest and liveliest machine there ever was.
     fn boast(&mut self, hostile: &mut Hostile, me: PeerId) -> Vec<Message> {
         hostile.counter += 1;
         let extreme = |dice: &mut Dice| if dice.chance(0.5) { u64::MAX } else { 0 };
-        let machine = Machine {
+        let machine = Description {
             name: "m0".into(),
             addresses: vec!["nowhere".into(); 20],
             labels: Default::default(),
             capacity: Resources::of(u64::MAX, u64::MAX),
+            allows: Vec::new(),
             protocol: u32::MAX,
             version: "\u{0}".into(),
             life: hostile.counter,
@@ -166,13 +243,14 @@ impl World {
             draining: hostile.dice.chance(0.2),
             restarting_until: hostile.dice.chance(0.3).then_some(u64::MAX),
             executor: Executor::Null,
+            network: None,
         };
         vec![self.own(hostile, me, Kind::MACHINE, "", Some(encode(&machine)))]
     }
 
     /// Claims of tasks that run elsewhere: as old as can be, or finished.
     fn usurp(&mut self, hostile: &mut Hostile, me: PeerId, machine: usize) -> Vec<Message> {
-        let live = |(at, one): (usize, &crate::machine::Machine)| {
+        let live = |(at, one): (usize, &Machine)| {
             let tasks = one.executor.live.values().map(|container| container.spec.task.clone());
             if at == machine { Vec::new() } else { tasks.collect() }
         };
@@ -227,7 +305,7 @@ impl World {
             images: Vec::new(),
         };
         let signature = self.signer.sign(&me, &vitals_to_sign(&me, &vitals));
-        Message::Vitals(vec![Arc::new(SignedVitals { owner: me, vitals, signature })])
+        Message::Vitals(vec![Arc::new(SignedVitals::new(me, vitals, signature))])
     }
 
     /// Changes that are none: of apps there are, of the last generation there can be, and of none.

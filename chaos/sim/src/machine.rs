@@ -14,7 +14,10 @@ use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::executor::VirtualExecutor;
 use crate::hostile::Hostile;
+use crate::leases::Keepers;
 
+/// Of whose addresses tasks have theirs: few subnets, so that several machines take the same one now and then.
+const RANGE: &str = "10.208.0.0/14";
 /// Wall clock at the beginning of the virtual world, ms since 1970.
 const EPOCH_MS: i64 = 1_750_000_000_000;
 
@@ -66,6 +69,8 @@ pub struct Machine {
     /// When its disk was last lost, or put back to an earlier state, ms of the world.
     pub disk_lost_ms: Option<u64>,
     pub executor: VirtualExecutor,
+    /// Of leases that the daemon keeps.
+    pub keepers: Keepers,
     /// The machines that may speak to this one.
     pub members: BTreeSet<usize>,
     /// The machines that this one keeps links with.
@@ -115,6 +120,7 @@ impl Machine {
             snapshot: None,
             disk_lost_ms: None,
             executor: VirtualExecutor::new(seed, at),
+            keepers: Keepers::default(),
             members: BTreeSet::new(),
             wants: BTreeSet::new(),
             capacity: Resources::of(4_000, 8 * gib),
@@ -200,8 +206,10 @@ impl Machine {
             addresses: vec![format!("10.0.0.{}:7400", self.name.trim_start_matches('m'))],
             labels: self.labels.clone(),
             capacity: self.capacity.clone(),
+            allows: Vec::new(),
             version: "0.1.0".into(),
             executor: Executor::Null,
+            network: RANGE.parse().ok(),
         })
     }
 }

@@ -12,6 +12,27 @@ use crate::World;
 /// The most states of one app that are followed; an app with more is not judged.
 const STATES_MAX: usize = 64;
 
+/// What may be read of an app in the end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Possible {
+    Anything,
+    /// It is there, however it reads.
+    Something,
+    /// One of these; `None`: there is no such app.
+    OneOf(Vec<Option<AppSpec>>),
+}
+
+impl Possible {
+    /// Whether this may be read.
+    pub fn allows(&self, read: Option<&AppSpec>) -> bool {
+        match self {
+            Possible::Anything => true,
+            Possible::Something => read.is_some(),
+            Possible::OneOf(states) => states.iter().any(|state| state.as_ref() == read),
+        }
+    }
+}
+
 /// What somebody wanted done to an app.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Deed {
@@ -129,10 +150,9 @@ impl Oracle {
         self.apps.keys().map(String::as_str)
     }
 
-    /// What an app may read in the end; `None` where anything is possible. `lost`: wishes that were
-    /// acknowledged and need not be found.
-    pub fn possible(&self, app: &str, lost: impl Fn(&Wish) -> bool) -> Option<Vec<Option<AppSpec>>> {
-        let (tickets, ordered) = self.apps.get(app)?;
+    /// What an app may read in the end. `lost`: wishes that were acknowledged and need not be found.
+    pub fn possible(&self, app: &str, lost: impl Fn(&Wish) -> bool) -> Possible {
+        let Some((tickets, ordered)) = self.apps.get(app) else { return Possible::Anything };
         let mut states: Vec<Option<AppSpec>> = vec![None];
         for wish in tickets.iter().map(|ticket| &self.wishes[*ticket]) {
             let sure = matches!(wish.fate, Fate::Acknowledged { .. }) && !lost(wish) && *ordered;
@@ -149,24 +169,19 @@ impl Oracle {
                 }
             }
             if states.len() > STATES_MAX {
-                return None;
+                return Possible::Anything;
             }
         }
         if !ordered {
             // Concurrent edits merge: any of them may win, but somebody's must.
             return self.merged(tickets, states, lost);
         }
-        Some(states)
+        Possible::OneOf(states)
     }
 
     /// Of an app that was edited at several machines only this is sure: if something was
     /// acknowledged and nobody ever removed it, it is there.
-    fn merged(
-        &self,
-        tickets: &[usize],
-        states: Vec<Option<AppSpec>>,
-        lost: impl Fn(&Wish) -> bool,
-    ) -> Option<Vec<Option<AppSpec>>> {
+    fn merged(&self, tickets: &[usize], states: Vec<Option<AppSpec>>, lost: impl Fn(&Wish) -> bool) -> Possible {
         let wishes = || tickets.iter().map(|ticket| &self.wishes[*ticket]);
         let deployed = wishes().any(|wish| {
             matches!((&wish.deed, &wish.fate), (Deed::Deploy(_), Fate::Acknowledged { .. })) && !lost(wish)
@@ -174,9 +189,10 @@ impl Oracle {
         let removed = wishes().any(|wish| wish.deed == Deed::Remove && !matches!(wish.fate, Fate::Refused(_)));
         let merges = wishes().filter(|wish| !matches!(wish.fate, Fate::Refused(_))).count() > 1;
         match (deployed && !removed, merges) {
-            (_, true) => None,
-            (true, false) => Some(states.into_iter().filter(Option::is_some).collect()),
-            (false, false) => Some(states),
+            (true, true) => Possible::Something,
+            (false, true) => Possible::Anything,
+            (true, false) => Possible::OneOf(states.into_iter().filter(Option::is_some).collect()),
+            (false, false) => Possible::OneOf(states),
         }
     }
 
@@ -229,11 +245,11 @@ mod tests {
         wish(&mut oracle, Deed::Deploy(spec(1)), yes());
         wish(&mut oracle, Deed::Scale { service: "web".into(), replicas: 2 }, Fate::Unknown);
         wish(&mut oracle, Deed::Remove, Fate::Refused("no".into()));
-        let possible = |oracle: &Oracle| oracle.possible("shop", |_| false).unwrap();
-        assert_eq!(possible(&oracle), [Some(spec(1)), Some(spec(2))]);
+        let possible = |oracle: &Oracle| oracle.possible("shop", |_| false);
+        assert_eq!(possible(&oracle), Possible::OneOf(vec![Some(spec(1)), Some(spec(2))]));
         wish(&mut oracle, Deed::Scale { service: "web".into(), replicas: 5 }, yes());
-        assert_eq!(possible(&oracle), [Some(spec(5))]);
+        assert_eq!(possible(&oracle), Possible::OneOf(vec![Some(spec(5))]));
         wish(&mut oracle, Deed::Remove, yes());
-        assert_eq!(possible(&oracle), [None]);
+        assert_eq!(possible(&oracle), Possible::OneOf(vec![None]));
     }
 }

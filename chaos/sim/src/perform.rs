@@ -10,7 +10,8 @@ use rialto_protocol::{Effect, Event};
 
 use crate::disk::{Then, Transaction};
 use crate::executor::{Course, Todo};
-use crate::invariants::OWNERS;
+use crate::invariants::usurpers::Usurped;
+use crate::invariants::{OWNERS, STEWARDS, STRICT, VOLUMES};
 use crate::machine::Asker;
 use crate::network::Network;
 use crate::plants::Plant;
@@ -40,6 +41,8 @@ impl World {
                         self.container_todo(machine, claim, todo);
                     }
                 }
+                Effect::Acquire { claim, need } => self.acquire(machine, claim, need),
+                Effect::Release { claim } => self.release(machine, claim),
                 Effect::Forget { claim } => self.machines[machine].executor.forget(claim),
                 Effect::Reply { request, reply } => match self.machines[machine].asked.remove(&request) {
                     Some(Asker::Outside { ticket, change }) => {
@@ -130,8 +133,15 @@ impl World {
         if target.process != process || !self.network.open(from, to) || !speaks {
             return;
         }
-        let from = self.machines[from].id;
+        let (hostile, from) = (self.machines[from].hostile.is_some(), self.machines[from].id);
+        let target = &self.machines[to];
+        let now = target.now(self.now_us);
+        let listening = target.brain.as_ref().filter(|_| hostile && !target.paused);
+        let usurped = listening.and_then(|brain| Usurped::by(brain, now, &from, &message));
         self.feed(to, Event::Received { from, message, verified: false });
+        if let (Some(usurped), Some(brain)) = (usurped, &self.machines[to].brain) {
+            self.promises.judge(STEWARDS, self.now_us / 1000, usurped.judge(to, brain, now));
+        }
     }
 
     fn commit(&mut self, machine: usize, commit: u64, drafts: Vec<Draft>, local: Vec<Local>) {
@@ -165,6 +175,7 @@ impl World {
     fn store(&mut self, machine: usize, ops: Vec<StoreOp>, token: Option<u64>) {
         let then = token.map_or(Then::Nothing, |token| Then::Stored { token });
         let (low, high) = if token.is_some() { (100, 5_000) } else { (1_000, 1_000_000) };
+        self.promises.volumes.heard(self.now_us / 1000, machine, &ops);
         let number = self.machines[machine].disk.write(ops, then);
         self.flush_after(machine, number, low, high);
     }
@@ -220,11 +231,22 @@ impl World {
         let wall = self.machines[machine].wall(self.now_us);
         let task = spec.task.clone();
         let attempt = spec.attempt;
-        let todo = self.machines[machine].executor.start(claim, spec, wall);
+        let todo = match self.may_run(machine, &claim, &spec) {
+            true => self.machines[machine].executor.start(claim, spec.clone(), wall),
+            false => self.machines[machine].executor.refuse(claim, "its lease ended before it could start"),
+        };
         if todo.made {
             self.counts.containers += 1;
             let now_ms = self.now_us / 1000;
             self.promises.made(now_ms, machine, claim, task, attempt);
+            let (me, disk) = (self.machines[machine].id, &self.machines[machine].disk);
+            let result = self.promises.volumes.made(now_ms, machine, me, disk, &spec);
+            self.promises.judge(VOLUMES, now_ms, result);
+            let result = self.promises.strict.made(machine, claim, &spec);
+            self.promises.judge(STRICT, now_ms, result);
+            if let Some(until_ms) = self.machines[machine].keepers.until_of(&claim) {
+                self.lease_until(machine, claim, until_ms);
+            }
         }
         self.container_todo(machine, claim, todo);
     }
@@ -250,9 +272,14 @@ impl World {
                 let todo = target.executor.run(claim, wall);
                 self.container_todo(machine, claim, todo);
             }
+            Course::Expire { until_ms, kill } => {
+                let todo = target.executor.expire(claim, until_ms, kill);
+                self.container_todo(machine, claim, todo);
+            }
             Course::End { code } => {
                 if let Some(report) = target.executor.end(claim, code, wall) {
                     self.promises.history.ended(claim, self.now_us / 1000, code);
+                    self.promises.strict.gone(&claim);
                     self.tell_soon(machine, 300, Event::Task { claim, report });
                 }
             }

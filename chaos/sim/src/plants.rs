@@ -14,12 +14,14 @@ pub enum Plant {
     IgnoreStops,
     /// Executors do not find what earlier lives of the daemon left behind.
     BlindExecutors,
+    /// Nobody ends a task when its lease ends.
+    EndlessLeases,
     /// The brain itself is wrong.
     Brain(Brained),
 }
 
 /// Every plant: its name, the plant, the invariant that must catch it, and what it does.
-pub const PLANTS: [(&str, Plant, &str, &str); 14] = [
+pub const PLANTS: [(&str, Plant, &str, &str); 25] = [
     ("boast-room", Plant::BoastRoom, "capacity", "a driver says that its machine has twice its room"),
     ("blind-executors", Plant::BlindExecutors, "room-freed-last", "executors do not find what earlier lives left"),
     ("free-room-early", Plant::Brain(Brained::FreeRoomEarly), "capacity", "room is free when a stop is ordered"),
@@ -49,6 +51,37 @@ pub const PLANTS: [(&str, Plant, &str, &str); 14] = [
         "owners-only",
         "what is signed wrongly is taken all the same",
     ),
+    ("jump-the-queue", Plant::Brain(Brained::JumpTheQueue), "priority-order", "free room goes to what comes last"),
+    (
+        "start-half-gangs",
+        Plant::Brain(Brained::StartHalfGangs),
+        "gang-atomic",
+        "a gang's tasks do not wait for the others",
+    ),
+    ("need-a-majority", Plant::Brain(Brained::NeedMajority), "survivors", "a minority places nothing"),
+    (
+        "keep-subnet",
+        Plant::Brain(Brained::KeepSubnet),
+        "addresses-apart",
+        "of two machines with one subnet both keep it",
+    ),
+    ("trust-through", Plant::Brain(Brained::TrustThrough), "settles", "what others call complete is believed"),
+    ("numbers-alone", Plant::Brain(Brained::NumbersAlone), "settles", "what is held is not compared, numbers are"),
+    (
+        "forget-volumes",
+        Plant::Brain(Brained::ForgetVolumes),
+        "volumes-pinned",
+        "tasks are placed wherever there is room, whatever volumes they have",
+    ),
+    ("jump-gates", Plant::Brain(Brained::JumpGates), "graph-order", "a service starts whatever it waits for"),
+    ("endless-leases", Plant::EndlessLeases, "strict-apart", "nobody ends a task when its lease ends"),
+    (
+        "start-unleased",
+        Plant::Brain(Brained::StartUnleased),
+        "strict-apart",
+        "a task starts without what it needs of the lock group",
+    ),
+    ("anyone-stops", Plant::Brain(Brained::AnyoneStops), "stewards-only", "a claim ends on anybody's word"),
 ];
 
 impl Plant {

@@ -12,8 +12,8 @@ use crate::invariants::history::Run as Made;
 use crate::invariants::resurrection::Gone;
 use crate::invariants::survivors::Probe;
 use crate::invariants::{
-    ACKNOWLEDGED, CONVERGENCE, FINISHED, OWNERS, RESURRECTION, SETTLES, SURVIVORS, Violation, acknowledged,
-    convergence, settles,
+    ACKNOWLEDGED, ADDRESSES, CONVERGENCE, FINISHED, OWNERS, RESURRECTION, SETTLES, SURVIVORS, Violation, acknowledged,
+    addresses, convergence, settles,
 };
 use crate::network::Weather;
 use crate::plants::Plant;
@@ -58,6 +58,8 @@ pub struct Outcome {
     pub wishes: (usize, usize),
     /// How long it took to settle, ms; `None`: it never did.
     pub settled_ms: Option<u64>,
+    /// How many tasks got room in the rush, each in its turn.
+    pub rushed: usize,
     /// How long it lasted, ms of virtual time.
     pub lasted_ms: u64,
 }
@@ -66,9 +68,9 @@ pub(super) struct Run {
     /// How many machines there are from the beginning.
     founders: usize,
     pub(super) world: World,
-    work: Workload,
+    pub(super) work: Workload,
     plan: Plan,
-    dice: Dice,
+    pub(super) dice: Dice,
     probes: Vec<Probe>,
     /// The apps that were ever probed with.
     probed: BTreeSet<String>,
@@ -78,6 +80,9 @@ pub(super) struct Run {
     /// Nobody may write a record before this time; the numbers that all had reached.
     pub(super) quiet: Option<(u64, Vec<u64>)>,
     settled_ms: Option<u64>,
+    pub(super) rushed: usize,
+    /// Those whom nobody knows any more were looked for.
+    reminded: bool,
     /// When all faults were gone, ms; and what had finished and what was gone when everybody could know.
     mended_ms: u64,
     known: Option<(Finished, Gone)>,
@@ -126,6 +131,8 @@ pub fn run(settings: &Settings) -> Outcome {
         steady: None,
         quiet: None,
         settled_ms: None,
+        rushed: 0,
+        reminded: false,
         mended_ms: 0,
         known: None,
     };
@@ -136,6 +143,9 @@ pub fn run(settings: &Settings) -> Outcome {
             run.settle();
             run.shake();
         }
+        if run.world.promises.is_kept() {
+            run.rush();
+        }
     }
     Outcome {
         violations: run.world.promises.violations().to_vec(),
@@ -143,6 +153,7 @@ pub fn run(settings: &Settings) -> Outcome {
         counts: run.world.counts.clone(),
         wishes: run.work.oracle.count(),
         settled_ms: run.settled_ms,
+        rushed: run.rushed,
         lasted_ms: run.world.now_ms(),
     }
 }
@@ -321,6 +332,10 @@ impl Run {
             self.world.run_until(self.world.now_ms() + LOOK_MS);
             self.work.hear(&mut self.world);
             self.judge_known();
+            if self.world.now_ms() >= self.mended_ms + KNOWN_MS {
+                self.work.release_volumes(&mut self.world);
+            }
+            self.join_forgotten_anew();
             let now = self.world.now_ms();
             let over = since.is_some_and(|since| now - since >= SETTLED_MS);
             if !settles::unsettled_work(&self.world, drained).is_empty() {
@@ -329,21 +344,43 @@ impl Run {
                 // The costly look: at the beginning and at the end of the time in which all stays well.
                 thorough = now + THOROUGH_MS;
                 let settled = settles::differences(&self.world, drained).is_empty()
-                    && convergence::differences(&self.world).is_empty();
+                    && convergence::differences(&self.world).is_empty()
+                    && addresses::shared(&self.world).is_empty();
                 if settled && over {
                     return true;
                 }
                 since = settled.then_some(now);
             }
             if since.is_none() && now >= until {
-                let differs = settles::differences(&self.world, drained);
-                let promise = if differs.is_empty() { CONVERGENCE } else { SETTLES };
-                let differs = if differs.is_empty() { convergence::differences(&self.world) } else { differs };
+                let all = [
+                    (SETTLES, settles::differences(&self.world, drained)),
+                    (CONVERGENCE, convergence::differences(&self.world)),
+                    (ADDRESSES, addresses::shared(&self.world)),
+                ];
+                let first = all.into_iter().find(|(_, differs)| !differs.is_empty());
+                let (promise, differs) = first.unwrap_or((SETTLES, Vec::new()));
                 let text = format!("not settled after {SETTLING_MS_MAX} ms: {}", differs.join("\n  "));
                 self.world.promises.broken(promise, now, text);
             }
         }
         false
+    }
+
+    /// The admission of a newcomer may have been on its introducer's disk alone, and lost with it: then nobody knows the
+    /// newcomer but whom it introduced itself. People see that, and have them join anew.
+    fn join_forgotten_anew(&mut self) {
+        let now = self.world.now_ms();
+        if self.mended_ms == 0 || now < self.mended_ms + KNOWN_MS || std::mem::replace(&mut self.reminded, true) {
+            return;
+        }
+        let honest: Vec<usize> =
+            settles::honest(&self.world).filter(|machine| self.world.machines[*machine].joined).collect();
+        // Those that they introduced since are as unknown: whom most know is of the cluster, and tells who else is.
+        let knows = |by: usize, of: usize| by == of || self.world.machines[by].members.contains(&of);
+        let known = |of: &usize| honest.iter().filter(|by| knows(**by, *of)).count();
+        let Some(reader) = honest.iter().copied().max_by_key(known) else { return };
+        let forgotten: Vec<usize> = honest.into_iter().filter(|of| !knows(reader, *of)).collect();
+        forgotten.into_iter().for_each(|machine| self.world.lose_disk(machine, false));
     }
 
     /// When everybody may know what has finished and what is gone, neither comes back.

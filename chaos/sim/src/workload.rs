@@ -1,20 +1,30 @@
 //! What people do while things break: they deploy, run, scale, remove, make again and drain, at
 //! whatever peer is at hand.
 
+mod orders;
+
 use std::collections::BTreeMap;
 
 use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::ChangeId;
 use rialto_protocol::model::resources::CPU_MILLIS;
-use rialto_protocol::model::{AppSpec, OnLost, PortSpec, Resources, Restart, ServiceSpec};
+use rialto_protocol::model::volume::{Named, VolumeMount};
+use rialto_protocol::model::{
+    AppSpec, Batch, Condition, Dependencies, OnLost, Placement, PortMode, PortSpec, Resources, Restart, ServiceSpec,
+    Singleton,
+};
 
 use crate::invariants::ACKNOWLEDGED;
 use crate::oracle::{Deed, Fate, Oracle, Wish};
 use crate::{Dice, World};
+use orders::Orders;
 
 /// Tickets from here on are not wishes about apps.
 const ELSE: u64 = 1 << 40;
+
+/// How often volumes of machines that are down are given up, ms.
+const RELEASE_MS: u64 = 30_000;
 
 /// What a person knows of an app of theirs.
 #[derive(Clone, Debug)]
@@ -23,6 +33,8 @@ struct App {
     home: Option<usize>,
     spec: AppSpec,
     removed: bool,
+    /// It may be given as many replicas as anybody likes.
+    scales: bool,
     /// The most millicores that its services ever wanted.
     cost: u64,
 }
@@ -35,12 +47,18 @@ pub struct Workload {
     apps: BTreeMap<String, App>,
     /// Millicores that services may want in all.
     budget: u64,
+    orders: Orders,
     machines: usize,
     /// The machines that were ever asked to drain, and whether the last order was to drain.
     drained: BTreeMap<usize, bool>,
     drains: bool,
     tickets: u64,
     next_port: u16,
+    released_ms: u64,
+    /// Its own, so that what else people want is the same; in some worlds nobody keeps anything.
+    volumes: Option<Dice>,
+    /// So are those who want only one of a kind.
+    strict: Dice,
 }
 
 impl Workload {
@@ -51,8 +69,13 @@ impl Workload {
         let usable = if drains { survivors - 1 } else { survivors };
         // Some clusters are nearly full: what is left on each machine still holds any one task.
         let share = if dice.chance(0.3) { 85 } else { 45 };
+        let mut volumes = Dice::new(seed, "volumes");
+        // There is room for what is pinned on any machine that may be there in the end.
+        let keeps = share < 50 && !drains && volumes.chance(0.4);
+        let orders = Orders::draw(Dice::new(seed, "orders"), usable, share < 50);
         Self {
             dice,
+            orders,
             oracle: Oracle::default(),
             apps: BTreeMap::new(),
             budget: usable as u64 * 4_000 * share / 100,
@@ -61,6 +84,9 @@ impl Workload {
             drains,
             tickets: ELSE,
             next_port: 8_000,
+            released_ms: 0,
+            volumes: Some(volumes).filter(|_| keeps),
+            strict: Dice::new(seed, "strict"),
         }
     }
 
@@ -75,7 +101,8 @@ impl Workload {
         let some = self.dice.pick(&known).cloned();
         match (self.dice.below(100), some) {
             (0..25, _) => self.deploy_services(world),
-            (25..45, _) => self.deploy_batch(world),
+            (25..40, _) => self.deploy_batch(world),
+            (40..45, _) => self.deploy_graph(world),
             (45..58, _) => self.single_run(world),
             (58..73, Some(app)) => self.scale(world, &app),
             (73..80, Some(app)) => self.revise(world, &app),
@@ -98,7 +125,10 @@ impl Workload {
                 }
                 Ok(Reply::Changed { copies, .. }) => {
                     let holders = answer.holders;
-                    if (holders.len() as u32) < copies {
+                    // A disk that was lost or put back since may have held it.
+                    let lost = |ms: u64| ms >= wish.asked_ms;
+                    let intact = !world.machines.iter().any(|machine| machine.disk_lost_ms.is_some_and(lost));
+                    if (holders.len() as u32) < copies && intact {
                         let text = format!(
                             "m{} says that {copies} hold a change of {}, and it is on the disks of {holders:?}",
                             answer.machine, wish.app
@@ -145,9 +175,17 @@ impl Workload {
     pub fn probe(&mut self, world: &mut World, machine: usize) -> String {
         let mut service = service(1, &["true"]);
         service.restart = Restart::No;
+        self.orders.protect(&mut service);
         let name = self.name("probe");
         self.create(world, name.clone(), vec![("probe", service)], Some(machine), 0);
         name
+    }
+
+    /// Somebody asks a machine for something of which the oracle keeps no account.
+    pub fn demand(&mut self, world: &mut World, machine: usize, request: impl FnOnce(ChangeId) -> Request) {
+        self.tickets += 1;
+        let change = ChangeId(self.dice.bytes());
+        world.ask(machine, self.tickets, request(change));
     }
 
     fn name(&mut self, kind: &str) -> String {
@@ -163,9 +201,10 @@ impl Workload {
             web.replicas = replicas.min((self.machines as u32 / 2).max(1));
             self.next_port += 1;
             let host = Some(self.next_port);
-            web.ports = vec![PortSpec { container: 80, host, protocol: "tcp".into(), name: None }];
+            web.ports =
+                vec![PortSpec { container: 80, host, mode: PortMode::Host, protocol: "tcp".into(), name: None }];
         } else if self.dice.chance(0.5) {
-            web.ports = vec![PortSpec { container: 0, host: None, protocol: "tcp".into(), name: None }];
+            web.ports = vec![PortSpec { container: 81, host: None, protocol: "tcp".into(), ..PortSpec::default() }];
         }
         let mut services = vec![("web", web)];
         if self.dice.chance(0.3) {
@@ -175,13 +214,49 @@ impl Workload {
         if self.dice.chance(0.3) {
             services.iter_mut().for_each(|(_, service)| service.reservations = Resources::of(large, 64 << 20));
         }
+        let mut scales = self.orders.of_service(&mut services) && !self.keep(&mut services);
+        if self.strict.chance(0.4) {
+            let (_, web) = &mut services[0];
+            (web.replicas, web.singleton, scales) = (1, Singleton::Strict, false);
+        }
         let cost = services.iter().map(|(_, service)| cost(service)).sum();
         if self.spent() + cost > self.budget {
             return;
         }
         let home = self.home(world);
         let name = self.name("app");
-        self.create(world, name, services, home, cost);
+        self.create(world, name.clone(), services, home, cost);
+        self.apps.entry(name).and_modify(|app| app.scales = scales);
+    }
+
+    /// Some services keep what they write, and so run where it is; whether this one does.
+    fn keep(&mut self, services: &mut [(&str, ServiceSpec)]) -> bool {
+        let Some(dice) = &mut self.volumes else { return false };
+        let Some((_, web)) = services.first_mut() else { return false };
+        if !dice.chance(0.5) || web.placement != Placement::default() || web.ports.iter().any(|p| p.host.is_some()) {
+            return false;
+        }
+        web.replicas = web.replicas.min(2);
+        let name = Some(Named::Own("data".into()));
+        let volume = VolumeMount { path: "/srv".into(), name, read_only: false, no_copy: false };
+        web.container.mounts.volumes.push(volume);
+        true
+    }
+
+    /// When all is well again, people give up what lies on machines that will not be back.
+    pub fn release_volumes(&mut self, world: &mut World) {
+        let now_ms = world.now_ms();
+        if self.volumes.is_none() || now_ms < self.released_ms + RELEASE_MS {
+            return;
+        }
+        self.released_ms = now_ms;
+        let Some(machine) = self.someone(world) else { return };
+        let looked = world.machines[machine].now(world.now_us);
+        let Some(brain) = &world.machines[machine].brain else { return };
+        let down = brain.view(looked).volumes().into_iter().filter(|volume| volume.state == "down");
+        for name in down.map(|volume| volume.name).collect::<Vec<_>>() {
+            self.demand(world, machine, |_| Request::VolumeRelease { name });
+        }
     }
 
     fn deploy_batch(&mut self, world: &mut World) {
@@ -194,9 +269,36 @@ impl Workload {
             _ => service(replicas, &["sleep", &ms]),
         };
         batch.restart = if batch.command[0] == "until" { Restart::OnFailure } else { Restart::No };
+        self.orders.of_batch(&mut batch);
         let home = self.home(world);
         let name = self.name("batch");
+        if batch.gang {
+            world.promises.gangs.expect(&name, "work", batch.replicas);
+        }
         self.create(world, name, vec![("work", batch)], home, 0);
+    }
+
+    /// One piece of work, some after it, and one after those.
+    fn deploy_graph(&mut self, world: &mut World) {
+        let ms = self.dice.between(10, 3_000).to_string();
+        let middle = self.dice.between(1, 8) as u32;
+        let done = |name: &str| Dependencies::from([(name.to_string(), Condition::ServiceCompletedSuccessfully)]);
+        let step = |replicas, depends_on| ServiceSpec {
+            restart: Restart::OnFailure,
+            depends_on,
+            batch: Batch { parallelism: 3, ..Batch::default() },
+            ..service(replicas, &["sleep", &ms])
+        };
+        let services = vec![
+            ("extract", step(1, Dependencies::new())),
+            ("transform", step(middle, done("extract"))),
+            ("load", step(1, done("transform"))),
+        ];
+        let home = self.home(world);
+        let name = self.name("graph");
+        let named = services.iter().map(|(name, service)| (name.to_string(), service.clone())).collect();
+        world.promises.graph.expect(&name, &AppSpec { services: named, single_run: false });
+        self.create(world, name, services, home, 0);
     }
 
     fn single_run(&mut self, world: &mut World) {
@@ -206,10 +308,14 @@ impl Workload {
         if self.dice.chance(0.7) {
             run.on_lost = OnLost::Retry(self.dice.below(2) as u32);
         }
+        self.orders.protect(&mut run);
         let Some(machine) = self.someone(world) else { return };
         let name = self.name("run");
         let spec = AppSpec { services: BTreeMap::from([("run".to_string(), run)]), single_run: true };
-        self.apps.insert(name.clone(), App { home: Some(machine), spec: spec.clone(), removed: false, cost: 0 });
+        self.apps.insert(
+            name.clone(),
+            App { home: Some(machine), spec: spec.clone(), removed: false, scales: true, cost: 0 },
+        );
         self.wish(world, &name, Deed::Deploy(spec), Some(machine));
     }
 
@@ -223,12 +329,12 @@ impl Workload {
     ) {
         let services = services.into_iter().map(|(name, service)| (name.to_string(), service)).collect();
         let spec = AppSpec { services, single_run: false };
-        self.apps.insert(name.clone(), App { home, spec: spec.clone(), removed: false, cost });
+        self.apps.insert(name.clone(), App { home, spec: spec.clone(), removed: false, scales: true, cost });
         self.wish(world, &name, Deed::Deploy(spec), None);
     }
 
     fn scale(&mut self, world: &mut World, name: &str) {
-        let Some(app) = self.apps.get(name).filter(|app| !app.removed && app.cost > 0) else { return };
+        let Some(app) = self.apps.get(name).filter(|app| !app.removed && app.scales && app.cost > 0) else { return };
         let replicas = self.dice.below(21) as u32;
         let mut spec = app.spec.clone();
         let Some(web) = spec.services.get_mut("web") else { return };

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::{ClaimId, ClusterId, PeerId};
+use rialto_protocol::lease::{Answer as LeaseAnswer, Ask};
 use rialto_protocol::wire::Message;
 use rialto_protocol::{Brain, Event};
 
 use crate::dice::Dice;
 use crate::executor::Course;
-use crate::invariants::Promises;
+use crate::invariants::{Promises, settles};
+use crate::leases::LockGroup;
 use crate::machine::{Asker, Machine};
 use crate::network::Network;
 use crate::plants::Plant;
@@ -24,6 +26,12 @@ const SPINS_MAX: u32 = 1_000;
 /// One thing that is going to happen.
 #[derive(Debug)]
 pub(super) enum Happening {
+    /// A keeper of a lease has something to do,
+    Keep { machine: usize, process: u64, claim: ClaimId, due_ms: u64 },
+    /// a question of one reaches the lock group,
+    Asked { machine: usize, process: u64, claim: ClaimId, number: u64, ask: Ask },
+    /// and comes back with an answer, or without.
+    Answered { machine: usize, process: u64, claim: ClaimId, number: u64, answer: Result<LeaseAnswer, String> },
     /// A brain's deadline.
     Wake { machine: usize, process: u64, due_ms: u64 },
     /// A message arrives.
@@ -120,6 +128,8 @@ pub struct World {
     pub cluster: ClusterId,
     pub minority_hold_ms: Option<u64>,
     pub promises: Promises,
+    /// The lock group of all of them.
+    pub locks: LockGroup,
     pub answers: VecDeque<Answer>,
     pub counts: Counts,
     pub plant: Option<Plant>,
@@ -149,6 +159,7 @@ impl World {
             queue: BinaryHeap::new(),
             tie: 0,
             promises: Promises::new(machines.len()),
+            locks: LockGroup::default(),
             machines,
             at,
             network: Network::new(seed),
@@ -198,6 +209,13 @@ impl World {
 
     fn happen(&mut self, what: Happening) {
         match what {
+            Happening::Keep { machine, process, claim, due_ms } => self.keep(machine, process, claim, due_ms),
+            Happening::Asked { machine, process, claim, number, ask } => {
+                self.asked(machine, process, claim, number, ask);
+            }
+            Happening::Answered { machine, process, claim, number, answer } => {
+                self.lease_answered(machine, process, claim, number, answer);
+            }
             Happening::Wake { machine, process, due_ms } => self.wake(machine, process, due_ms),
             Happening::Deliver { from, to, process, message } => self.deliver(from, to, process, message),
             Happening::Durable { machine, process, number } => self.durable(machine, process, number),
@@ -268,6 +286,26 @@ impl World {
         self.feed(machine, Event::Request { id, request });
     }
 
+    /// The first machine founds a cluster, the others join it, and all come to see each other.
+    ///
+    /// # Panics
+    ///
+    /// Where they do not within a minute, or a promise is broken: a story that is to begin thus cannot.
+    pub fn gather(&mut self) {
+        let all = self.machines.len();
+        self.start(0);
+        (1..all).for_each(|at| self.join(at, 1_500 + 100 * at as u64));
+        let until_ms = self.now_ms() + 60_000;
+        while !(0..all).all(|at| settles::look(self, at).is_some_and(|view| view.members_seen() as usize == all)) {
+            assert!(
+                self.promises.is_kept() && self.now_ms() < until_ms,
+                "not all see each other: {:?}",
+                self.promises.violations()
+            );
+            self.run_until(self.now_ms() + 20);
+        }
+    }
+
     /// Starts a daemon whose machine has joined.
     pub fn start(&mut self, machine: usize) {
         let target = &mut self.machines[machine];
@@ -331,6 +369,7 @@ impl World {
         target.asked.clear();
         target.members.clear();
         target.wants.clear();
+        target.keepers = Default::default();
         target.process += 1;
         let arrived = target.disk.crash(kept);
         self.trace.line(self.now_us, || format!("m{machine} {}", if power { "loses power" } else { "is killed" }));
@@ -341,6 +380,7 @@ impl World {
             target.booted_us = self.now_us;
             for claim in target.executor.power_off() {
                 self.promises.history.vanished(claim, self.now_us / 1000);
+                self.promises.strict.gone(&claim);
             }
         }
         if was_up {

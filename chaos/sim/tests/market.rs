@@ -20,15 +20,8 @@ impl Town {
     fn new(seed: u64, machines: usize) -> Self {
         let mut world = World::new(seed, machines);
         world.network.weather = Weather::FAIR;
-        world.start(0);
-        (1..machines).for_each(|at| world.join(at, 1_500 + 100 * at as u64));
+        world.gather();
         let mut town = Self { world, asked: 0 };
-        town.wait("all to see each other", 60_000, |town| {
-            town.world.machines.iter().all(|machine| {
-                let now = machine.now(town.world.now_us);
-                machine.brain.as_ref().is_some_and(|brain| brain.view(now).members_seen() as usize == machines)
-            })
-        });
         // Executors have been looked through, and everybody bids.
         town.run(5_000);
         town
@@ -122,6 +115,21 @@ fn work_of_a_much_higher_priority_takes_the_room_of_what_runs_and_gives_it_back(
         assert_eq!((town.running("low"), town.running("high")), (6, 3), "no more had to go, seed {seed}, {took} ms");
         town.scale("high", 0);
         town.wait("the low ones again", 30_000, |town| town.running("low") == 12);
+    }
+}
+
+#[test]
+fn who_waits_for_room_that_another_still_leaves_is_not_robbed_of_it() {
+    for seed in 1..=10 {
+        let mut town = Town::new(seed, 3);
+        let slow = |priority| ServiceSpec { stop_grace_ms: Some(10_000), ..of_priority(priority, service(3, 4_000)) };
+        town.deploy("low", vec![("web", slow(0))]);
+        town.wait("the low ones", 10_000, |town| town.running("low") == 3);
+        town.deploy("middle", vec![("web", slow(10))]);
+        town.run(150 + 20 * seed);
+        town.deploy("high", vec![("web", slow(20))]);
+        town.wait("the high ones", 60_000, |town| town.running("high") == 3);
+        assert_eq!((town.running("low"), town.running("middle")), (0, 0), "seed {seed}");
     }
 }
 

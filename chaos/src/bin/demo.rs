@@ -119,7 +119,7 @@ fn on_loopback(lab: &mut Lab, times: &mut Times) -> Result<()> {
 /// Resolves the example by name at these machines, and fetches a page from each address.
 fn serves(lab: &Lab, at: &[usize]) -> Result<()> {
     for machine in at.iter().map(|index| lab.machine(*index)) {
-        println!("{} $ dig {WEB} SRV, then GET of each:", machine.name());
+        println!("{} $ dig tasks.{WEB} SRV, then GET of each:", machine.name());
         for (address, page) in machine.serves(WEB, REPLICAS, PATIENCE)? {
             println!("    {:<18} {page}", address.to_string());
         }

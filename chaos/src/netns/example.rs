@@ -1,6 +1,6 @@
 //! The app of `examples/web` in a lab, as demo, bench and tests all use it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub fn example(path: &str) -> PathBuf {
 /// went. The slowest survivor counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Death {
-    /// The dead machine's address is gone from DNS.
+    /// The addresses of the dead machine's tasks are gone from DNS.
     pub gone_from_dns: Duration,
     /// All replicas are found by name again, and answer.
     pub answering: Duration,
@@ -58,7 +58,10 @@ impl Lab {
         survivors: &[usize],
         limit: Duration,
     ) -> Result<Death> {
-        let gone = self.machine(victim).address();
+        let rows = self.machine(survivors[0]).ps()?;
+        let there = rows.iter().filter(|row| row.machine.as_deref() == Some(self.machine(victim).name()));
+        let gone: Vec<IpAddr> = there.filter_map(|row| row.address.as_ref()?.parse().ok()).collect();
+        let gone = &gone;
         let began = Instant::now();
         self.die(victim)?;
         let mut death = Death { gone_from_dns: Duration::ZERO, answering: Duration::ZERO };
@@ -68,7 +71,7 @@ impl Lab {
                 let left = || limit.saturating_sub(began.elapsed());
                 let what = format!("the dead machine gone from DNS at {}", machine.name());
                 until(&what, left(), || match machine.resolve(name) {
-                    Ok(service) if service.addresses.iter().all(|address| address.ip() != gone) => Ok(()),
+                    Ok(service) if service.addresses.iter().all(|address| !gone.contains(&address.ip())) => Ok(()),
                     other => Err(format!("{other:?}")),
                 })?;
                 let gone_from_dns = began.elapsed();

@@ -96,7 +96,7 @@ impl Lab {
     /// Flags for every later start of every peer.
     pub fn set_flags(&mut self, flags: &[&str]) {
         for machine in &mut self.machines {
-            machine.flags.extend(flags.iter().map(|flag| flag.to_string()));
+            machine.set_flags(flags);
         }
     }
 

@@ -1,5 +1,6 @@
 //! One machine of the lab, and the peer on it.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
@@ -306,20 +307,39 @@ impl Machine {
 
     /// `GET PATH` of the peer's API.
     pub fn api<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let what = format!("GET {path} at {}", self.name);
-        let answer = UnixStream::connect(self.socket()).and_then(|stream| http::get(stream, "rialto", path));
-        let answer = answer.map_err(LabError::io(what.clone()))?;
-        serde_json::from_str(&answer.body).map_err(|error| LabError::Unreadable {
-            what,
+        let said = self.get(path)?;
+        serde_json::from_str(&said).map_err(|error| LabError::Unreadable {
+            what: format!("GET {path} at {}", self.name),
             error: error.to_string(),
-            said: answer.body,
+            said,
         })
+    }
+
+    /// The same as it comes.
+    fn get(&self, path: &str) -> Result<String> {
+        let answer = UnixStream::connect(self.socket()).and_then(|stream| http::get(stream, "rialto", path));
+        Ok(answer.map_err(LabError::io(format!("GET {path} at {}", self.name)))?.body)
+    }
+
+    /// What the peer counts: every line of `/metrics`, by its name with its labels.
+    pub fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        let text = self.get("/metrics")?;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        Ok(lines
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter_map(|(name, value)| Some((name.into(), value.parse().ok()?)))
+            .collect())
     }
 
     /// The processes of this machine that run a program of this name.
     pub fn processes_named(&self, name: &str) -> Vec<i32> {
         let within = self.netns.as_deref().map(processes::within).unwrap_or_default();
         within.into_iter().filter(|pid| processes::name(*pid).is_some_and(|is| is == name)).collect()
+    }
+
+    /// Flags for every later start of this peer.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|flag| flag.to_string()));
     }
 
     /// The peer's memory in bytes: resident, and its proportional share.

@@ -43,7 +43,8 @@ pub use faults::Faults;
 pub use interrupt::clear_on_interrupt;
 pub use lab::{Lab, can_build};
 pub use machine::Machine;
-pub use probe::{Service, until};
+pub use probe::{Entrance, Service, until};
+pub use processes::resident_bytes;
 pub use site::sweep;
 
 /// What can go wrong in a lab. None of these is a verdict on the peers: a test decides that.

@@ -89,9 +89,9 @@ impl Machine {
         Ok((status, data))
     }
 
-    /// Where `name` answers, by its SRV records and the addresses of their targets.
+    /// Where the tasks of the service `name` answer, by their SRV records and the addresses of their targets.
     pub fn resolve(&self, name: &str) -> Result<Service> {
-        let (status, records) = self.dig(name, "SRV", &[])?;
+        let (status, records) = self.dig(&format!("tasks.{name}"), "SRV", &[])?;
         let mut addresses = Vec::new();
         for record in &records {
             let fields: Vec<&str> = record.split(' ').collect();
@@ -107,19 +107,12 @@ impl Machine {
 
     /// Runs `work` in this machine's network: sockets that it opens are the machine's.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let enter = || -> std::io::Result<()> {
-            let Some(netns) = &self.netns else { return Ok(()) };
-            let file = std::fs::File::open(processes::netns_path(netns))?;
-            Ok(nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)?)
-        };
-        // A namespace is entered by a thread, and the caller's has another life to lead.
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| enter().map(|()| work()));
-            match inside.join() {
-                Ok(done) => done.map_err(LabError::io(format!("entering {}", self.name()))),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        self.entrance().within(work)
+    }
+
+    /// The way into this machine's network, for who has it while the machine is dealt with by others.
+    pub fn entrance(&self) -> Entrance {
+        Entrance { name: self.name().to_owned(), netns: self.netns.clone() }
     }
 
     /// `GET PATH` from this machine; the body of a 200.
@@ -146,4 +139,30 @@ pub(crate) fn table(rows: &[TaskRow]) -> String {
         format!("{} {} on {machine} #{} {reason}", row.task, row.state, row.attempt)
     };
     if rows.is_empty() { "no tasks".into() } else { rows.iter().map(line).collect::<Vec<_>>().join("; ") }
+}
+
+/// The way into a machine's network.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    name: String,
+    netns: Option<String>,
+}
+
+impl Entrance {
+    /// Runs `work` in the machine's network: sockets that it opens are the machine's.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let enter = || -> std::io::Result<()> {
+            let Some(netns) = &self.netns else { return Ok(()) };
+            let file = std::fs::File::open(processes::netns_path(netns))?;
+            Ok(nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)?)
+        };
+        // A namespace is entered by a thread, and the caller's has another life to lead.
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| enter().map(|()| work()));
+            match inside.join() {
+                Ok(done) => done.map_err(LabError::io(format!("entering {}", self.name))),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
 }

@@ -1,5 +1,6 @@
-//! The processes of a machine: all those in its network namespace.
+//! The processes of a machine.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,55 @@ pub(crate) fn netns_path(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }
 
-/// Every process whose network namespace is `name`.
+/// Every process of the machine whose network namespace is `name`: those in it, those with its host name, and all that
+/// these have started. Tasks have network namespaces of their own.
 pub(crate) fn within(name: &str) -> Vec<i32> {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(namespace) = std::fs::metadata(netns_path(name)) else { return Vec::new() };
-    let link = format!("net:[{}]", namespace.ino());
-    pids()
-        .filter(|pid| std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|at| at.as_os_str() == &*link))
-        .collect()
+    Inhabitants::of(name).look()
+}
+
+/// Who belongs to a machine, by what can be known as long as one of them lives.
+struct Inhabitants {
+    network: Option<PathBuf>,
+    /// The namespaces of its host name, as far as they were seen.
+    hosts: BTreeSet<PathBuf>,
+}
+
+impl Inhabitants {
+    fn of(name: &str) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let network = std::fs::metadata(netns_path(name)).ok();
+        Self { network: network.map(|file| format!("net:[{}]", file.ino()).into()), hosts: BTreeSet::new() }
+    }
+
+    fn look(&mut self) -> Vec<i32> {
+        let link = |pid: i32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+        let all: Vec<(i32, Option<PathBuf>)> = pids().map(|pid| (pid, link(pid, "uts"))).collect();
+        let ours = link(std::process::id() as i32, "uts");
+        let mut found: BTreeSet<i32> = BTreeSet::new();
+        for (pid, host) in &all {
+            if self.network.is_some() && link(*pid, "net") == self.network {
+                found.insert(*pid);
+                self.hosts.extend(host.clone().filter(|host| Some(host) != ours.as_ref()));
+            }
+        }
+        let of_host = |host: &Option<PathBuf>| host.as_ref().is_some_and(|host| self.hosts.contains(host));
+        found.extend(all.iter().filter(|(_, host)| of_host(host)).map(|(pid, _)| *pid));
+        let parents: Vec<(i32, i32)> = all.iter().filter_map(|(pid, _)| Some((*pid, parent(*pid)?))).collect();
+        loop {
+            let before = found.len();
+            let children = parents.iter().filter(|(_, parent)| found.contains(parent)).map(|(pid, _)| *pid);
+            found.extend(children.collect::<Vec<_>>());
+            if found.len() == before {
+                return found.into_iter().collect();
+            }
+        }
+    }
+}
+
+/// The process that started this one, or inherited it.
+fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// Sends `signal` to every process of a machine.
@@ -35,8 +77,9 @@ pub(crate) fn signal_all(name: &str, signal: Signal) {
 /// Kills everything in these namespaces until nothing is left, what is forked meanwhile included.
 pub(crate) fn kill_all(names: &[String]) {
     let deadline = Instant::now() + DYING;
+    let mut inhabitants: Vec<Inhabitants> = names.iter().map(|name| Inhabitants::of(name)).collect();
     loop {
-        let alive: Vec<i32> = names.iter().flat_map(|name| within(name)).collect();
+        let alive: Vec<i32> = inhabitants.iter_mut().flat_map(Inhabitants::look).collect();
         if alive.is_empty() || Instant::now() > deadline {
             return;
         }
@@ -51,6 +94,11 @@ pub(crate) fn kill_all(names: &[String]) {
 /// The name of the program that a process runs: of a script, the script's.
 pub(crate) fn name(pid: i32) -> Option<String> {
     Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
+/// Bytes of memory that a process has resident.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    memory(pid).map(|(resident, _)| resident)
 }
 
 /// Bytes of memory of one process: resident, and its proportional share.

@@ -55,9 +55,15 @@ fn an_image_that_one_machine_has_runs_on_another() {
     let Some((_turn, lab)) = three() else { return };
     lab.import_web(0).unwrap();
     // One for each machine: fixed host ports force them apart.
-    let text = "services:\n  each:\n    image: web\n    ports: [\"18080:8080\"]\n    deploy:\n      replicas: 3\n";
-    let file = crate::app_file(&lab, "apart", text);
+    let port = "{target: 8080, published: 18080, mode: host}";
+    let text = format!("services:\n  each:\n    image: web\n    ports: [{port}]\n    deploy:\n      replicas: 3\n");
+    let file = crate::app_file(&lab, "apart", &text);
     lab.machine(2).done(&["deploy", "--app", "apart", "-f", &file.to_string_lossy()]).unwrap();
-    let addresses = lab.machine(0).serves("each.apart.rialto.internal", 3, crate::PATIENCE).unwrap();
-    assert!(addresses.iter().all(|(address, _)| address.port() == 18080), "{addresses:?}");
+    lab.machine(0).serves("each.apart.rialto.internal", 3, crate::PATIENCE).unwrap();
+    for machine in lab.machines() {
+        let address = (machine.address(), 18080).into();
+        let fetch = || lab.machine(0).fetch(address, "/").map_err(|error| error.to_string());
+        let (page, _) = rialto_chaos::netns::until("the machine's own task", crate::PATIENCE, fetch).unwrap();
+        assert!(page.starts_with("apart.each."), "{page}");
+    }
 }

@@ -4,14 +4,29 @@
 //! Tests run one after another whatever the number of threads: they promise times, and two clusters
 //! that share two cores keep no promise.
 
+mod images;
+mod lab_clients;
 mod lab_death;
+mod lab_dns;
+mod lab_examples;
+mod lab_examples_load;
+mod lab_examples_spark;
 mod lab_foresee;
+mod lab_hands;
+mod lab_histories;
 mod lab_join;
+mod lab_kinds;
+mod lab_locks;
+mod lab_network;
 mod lab_partition;
+mod lab_programs;
+mod lab_quorum;
 mod lab_refusals;
 mod lab_restart;
 mod lab_run;
+mod lab_singleton;
 mod lab_verbs;
+mod lab_volumes;
 mod lab_wires;
 
 use std::io::Write;
@@ -98,7 +113,8 @@ pub fn live<'a>(rows: &'a [TaskRow], app: &str) -> Vec<&'a TaskRow> {
 pub fn exactly(rows: &[TaskRow], app: &str, count: usize) -> bool {
     let mut slots: Vec<&str> = live(rows, app).iter().map(|row| row.slot.as_str()).collect();
     slots.sort();
-    let wanted: Vec<String> = (1..=count).map(|slot| slot.to_string()).collect();
+    let mut wanted: Vec<String> = (1..=count).map(|slot| slot.to_string()).collect();
+    wanted.sort();
     slots == wanted && live(rows, app).iter().all(|row| row.state == "running")
 }
 

@@ -65,6 +65,11 @@ fn bad_flags_are_refused() {
         "logs",
         "logs --tail x a",
         "stop",
+        "restart",
+        "wait",
+        "wait a --until never",
+        "plan --yes",
+        "deploy --app Shop",
         "rm",
         "rm Shop",
         "scale",
@@ -92,6 +97,16 @@ fn bad_flags_are_refused() {
 }
 
 #[test]
+fn aliases_mean_the_same() {
+    for line in ["up -f a -f b --yes", "deploy -f a -f b -y"] {
+        let Verb::Deploy(deploy) = read(line).unwrap().verb else { panic!("{line}") };
+        assert_eq!((deploy.files.file.len(), deploy.yes), (2, true));
+    }
+    assert!(matches!(read("diff --offline").unwrap().verb, Verb::Plan(Plan { offline: true, .. })));
+    assert!(matches!(read("down").unwrap().verb, Verb::Down(Down { yes: false, .. })));
+}
+
+#[test]
 fn a_bad_run_is_known_for_one() {
     let means = |line: &str| means_run(std::iter::once("rialto").chain(line.split_whitespace()).map(Into::into));
     assert!(means("run --bogus"));
@@ -112,4 +127,27 @@ fn every_verb_shows_examples() {
         }
     }
     look(&Args::command());
+}
+
+#[test]
+fn locks_and_elections_are_read() {
+    let Verb::Lock(lock) = read("lock --ttl 20s --wait 1m a/b -- sh -c x --wait 2s").unwrap().verb else { panic!() };
+    assert_eq!((lock.lease.ttl, lock.wait, lock.name.as_str()), (20, Some(Duration::from_secs(60)), "a/b"));
+    assert_eq!(lock.command, ["sh", "-c", "x", "--wait", "2s"]);
+    let Verb::Elect(elect) = read("elect db --value m1").unwrap().verb else { panic!() };
+    assert_eq!((elect.value.as_deref(), elect.command.len(), elect.lease.ttl), (Some("m1"), 0, 15));
+    for line in [
+        "lock a",
+        "lock --no-wait --wait 1s a -- x",
+        "lock --ttl 1s a -- x",
+        "lock --ttl 3500ms a -- x",
+        "elect db",
+        "elect db --observe --value x",
+        "elect db --observe -- x",
+        "locks show",
+        "locks break",
+    ] {
+        assert!(read(line).is_err(), "{line}");
+    }
+    assert!(read("elect db --observe").is_ok());
 }

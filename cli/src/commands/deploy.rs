@@ -1,58 +1,80 @@
 //! `rialto deploy`: an app runs as its file says.
 
+mod beside;
 pub mod file;
 mod progress;
+mod settling;
 
 use std::time::Duration;
 
 use rialto_client::{Client, Wait, new_change};
 use rialto_protocol::api::ErrorCode;
 use rialto_protocol::model::AppSpec;
-use tokio::time::Instant;
+use rialto_protocol::plan::Plan;
+use tokio::time::{Instant, sleep};
 
+use super::plan;
 use crate::args::Deploy;
 use crate::ask;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, say};
 use progress::Progress;
+use settling::Settling;
 
 /// How often progress is looked at while the peer holds the question whether everything runs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn deploy(client: &Client, out: Output, deploy: Deploy) -> Result<(), Failure> {
-    let (app, spec) = file::read(deploy.file.as_deref(), deploy.app)?;
-    confirm_endings(client, &app, &spec, deploy.yes).await?;
+    let file::Wanted { app, spec, secrets, warnings, .. } = file::read(&deploy.files)?;
+    file::warn(&warnings);
+    let secrets = beside::secrets(&secrets, &app)?;
+    let plan = plan::beside(client, &app, &spec, deploy.resolve).await?;
+    show(&plan);
+    // That nothing changes needs no leave.
+    if !plan.is_empty() {
+        ask::confirm(&format!("deploy {app}?"), deploy.yes)?;
+    }
+    let settling = match deploy.detach {
+        true => None,
+        false => Some(settling(client, &app, &spec).await?),
+    };
+    beside::set(client, secrets).await?;
     let changed = client.deploy(&app, spec.clone(), deploy.resolve, new_change()).await?.data;
     match (changed.changed, changed.copies) {
         (false, _) => say(format!("{app} is as the file says already")),
         (true, 1) => say(format!("{app} is accepted; so far this peer alone has it on disk")),
         (true, copies) => say(format!("{app} is accepted; {copies} peers have it on disk")),
     }
-    if !deploy.detach {
-        until_running(client, &app, &spec, deploy.timeout).await?;
+    if let Some(settling) = settling {
+        settled(client, &app, &spec, settling, deploy.timeout).await?;
     }
     out.data(&changed, String::new)
 }
 
-/// A person is asked before services end that the file no longer names.
-async fn confirm_endings(client: &Client, app: &str, spec: &AppSpec, yes: bool) -> Result<(), Failure> {
-    if yes || !ask::somebody_is_there() {
-        return Ok(());
+/// A person sees the whole plan; in a log what does not change is left out.
+fn show(plan: &Plan) {
+    if ask::somebody_is_there() {
+        say(plan::tree(plan).trim_end());
+    } else {
+        plan.notes.iter().for_each(|note| say(format!("note: {note}")));
     }
-    let there = match client.app(app).await {
-        Ok(answer) => answer.data.spec,
-        Err(error) if error.code() == Some(ErrorCode::NotFound) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let ending: Vec<&str> =
-        there.services.keys().filter(|name| !spec.services.contains_key(*name)).map(String::as_str).collect();
-    if ending.is_empty() {
-        return Ok(());
-    }
-    ask::confirm(&format!("the file no longer names {}: end it?", ending.join(", ")), yes)
 }
 
-async fn until_running(client: &Client, app: &str, spec: &AppSpec, timeout: Duration) -> Result<(), Failure> {
+/// What is there before a change is no news after it.
+pub async fn settling(client: &Client, app: &str, spec: &AppSpec) -> Result<Settling, Failure> {
+    let mut settling = Settling::new(spec);
+    settling.pass_over(&client.tasks(Some(app), None, true).await?.data.tasks);
+    Ok(settling)
+}
+
+/// Waits until an app runs as it says.
+pub async fn settled(
+    client: &Client,
+    app: &str,
+    spec: &AppSpec,
+    mut settling: Settling,
+    timeout: Duration,
+) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut progress = Progress::new(app, spec);
     loop {
@@ -60,6 +82,12 @@ async fn until_running(client: &Client, app: &str, spec: &AppSpec, timeout: Dura
         match client.wait(app, Wait::Running, left.min(LOOK_EVERY)).await {
             Ok(answer) => {
                 progress.see(&answer.data.tasks, &[]);
+                if let Some(rest) = settling.left(&answer.data.tasks, Instant::now().into_std()) {
+                    sleep(rest.min(left)).await;
+                    if left > LOOK_EVERY {
+                        continue;
+                    }
+                }
                 progress.end();
                 say(format!("{app} runs after {:.1} s", begun.elapsed().as_secs_f64()));
                 return Ok(());
@@ -67,6 +95,12 @@ async fn until_running(client: &Client, app: &str, spec: &AppSpec, timeout: Dura
             Err(error) if error.code() == Some(ErrorCode::TimedOut) => {
                 let tasks = client.tasks(Some(app), None, false).await?.data;
                 progress.see(&tasks.tasks, &tasks.remarks);
+                if let Some(crash) = settling.crash(&tasks.tasks) {
+                    progress.end();
+                    let failure = Failure::new(Exit::Failed, crash.to_string());
+                    let hint = format!("see 'rialto logs {}'; it stays deployed, and is tried on", crash.task);
+                    return Err(failure.hint(hint));
+                }
                 if left > LOOK_EVERY {
                     continue;
                 }

@@ -53,6 +53,9 @@ pub fn service(app: &str, told: &ServiceExplained) -> String {
     if !rows.is_empty() {
         text += &indented(&table::table(&["TASKS WAIT BECAUSE", "TASKS"], &[], &rows));
     }
+    if told.waiting as usize > told.tasks.len() && !told.tasks.is_empty() {
+        text += &format!("  and {} more tasks wait\n", told.waiting as usize - told.tasks.len());
+    }
     let row = |row: &rialto_protocol::api::MachineReason| {
         let machines: Vec<&str> = row.machines.iter().map(String::as_str).collect();
         vec![row.count.to_string(), row.text.clone(), names(&machines, row.count as usize)]

@@ -32,7 +32,7 @@ fn questions(foresee: Foresee) -> Result<Questions, Failure> {
         return Err(Failure::usage(message));
     }
     let add = add.into_iter().zip(like).map(|(count, like)| Newcomers { count: usize::from(count), like }).collect();
-    let deploy = deploy.iter().map(|path| file::read(Some(path), None)).collect::<Result<_, _>>()?;
+    let deploy = deploy.iter().map(|path| file::read_one(path)).collect::<Result<_, _>>()?;
     Ok(Questions { add, deploy, lose, seed })
 }
 
@@ -74,8 +74,11 @@ fn headline(outlook: &Outlook) -> String {
         .collect();
     let moved = outlook.moves.iter().filter(|one| one.from.is_some() && one.to.is_some()).count();
     let started = outlook.moves.iter().filter(|one| one.from.is_none()).count();
+    let ended = |one: &&Move| one.from.is_some() && one.to.is_none() && !outlook.waiting.contains(&one.task);
+    let ended = outlook.moves.iter().filter(ended).count();
     let new = outlook.waiting.len() - outlook.waited_before.len();
-    let parts = [(moved, "moves", "move"), (started, "starts", "start"), (new, "waits", "wait")];
+    let parts =
+        [(moved, "moves", "move"), (started, "starts", "start"), (ended, "ends", "end"), (new, "waits", "wait")];
     let parts: Vec<String> = parts
         .iter()
         .filter(|(count, ..)| *count > 0)

@@ -3,6 +3,7 @@
 use rialto_client::Client;
 use rialto_protocol::api::{Answer, TaskRow, Tasks};
 
+use super::watch;
 use crate::args::Ps;
 use crate::exit::Failure;
 use crate::output::{Output, one_line, say};
@@ -11,6 +12,10 @@ use crate::{human, table};
 const HEADER: [&str; 7] = ["TASK", "STATE", "MACHINE", "ADDRESS", "PORTS", "STARTED", "REASON"];
 
 pub async fn ps(client: &Client, out: Output, ps: Ps) -> Result<(), Failure> {
+    watch::again(client, ps.watch, async || look(client, out, &ps).await).await
+}
+
+async fn look(client: &Client, out: Output, ps: &Ps) -> Result<(), Failure> {
     let (app, service) = match ps.name.as_deref().map(|name| name.split_once('.').unwrap_or((name, ""))) {
         None => (None, None),
         Some((app, "")) => (Some(app), None),
@@ -36,7 +41,7 @@ pub async fn ps(client: &Client, out: Output, ps: Ps) -> Result<(), Failure> {
         }
     }
     answer.data.remarks.iter().for_each(|remark| say(one_line(remark)));
-    out.data(&answer.data.tasks, || rows(&answer))
+    out.data(&answer.data.tasks, || watch::clear(ps.watch) + &rows(&answer))
 }
 
 /// The table; nothing where there are no tasks.
@@ -70,8 +75,11 @@ pub fn state(row: &TaskRow) -> String {
     }
     match row.exit_code {
         Some(_) if row.oom_killed => state + " (out of memory)",
-        Some(code) => format!("{state} ({code})"),
-        None => state,
+        Some(code) => format!("{state} ({})", human::exit(code)),
+        None => match &row.health {
+            Some(health) => format!("{state} ({health})"),
+            None => state,
+        },
     }
 }
 
@@ -82,6 +90,9 @@ fn ports(row: &TaskRow) -> String {
         } else {
             format!("{}:{}", port.host, port.container)
         };
+        if port.ingress {
+            text = format!("*:{text}");
+        }
         if port.protocol != "tcp" {
             text += &format!("/{}", port.protocol);
         }
@@ -97,7 +108,13 @@ mod tests {
 
     #[test]
     fn tasks_are_a_table() {
-        let port = |host, container, protocol: &str| PortRow { name: None, host, container, protocol: protocol.into() };
+        let port = |host, container, protocol: &str| PortRow {
+            name: None,
+            host,
+            container,
+            protocol: protocol.into(),
+            ingress: host == 8080,
+        };
         let row = TaskRow {
             task: "shop.web.1".into(),
             app: "shop".into(),
@@ -106,15 +123,17 @@ mod tests {
             machine: Some("m1".into()),
             state: "running".into(),
             address: Some("10.0.0.1".into()),
-            ports: vec![port(20001, 80, "tcp"), port(5353, 53, "udp"), port(20002, 0, "tcp")],
+            ports: vec![port(20001, 80, "tcp"), port(5353, 53, "udp"), port(20002, 0, "tcp"), port(8080, 80, "tcp")],
             attempt: 1,
             started_at: Some("2026-01-01T00:00:00Z".into()),
             exit_code: None,
             claim: None,
             reason: None,
             oom_killed: false,
+            health: None,
             outdated: false,
             lost: false,
+            done: false,
             accepted_at: None,
             ended_at: None,
         };

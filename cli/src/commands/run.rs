@@ -82,6 +82,7 @@ fn spec(run: Run) -> AppSpec {
         replicas: 1,
         restart: Restart::No,
         ports: run.publish,
+        network_mode: run.network.unwrap_or_default(),
         reservations: room.clone(),
         limits: room,
         on_lost: OnLost::Retry(run.retries),

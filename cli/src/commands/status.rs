@@ -1,15 +1,20 @@
 //! `rialto status`.
 
 use rialto_client::Client;
-use rialto_protocol::api::{Answer, Status};
+use rialto_protocol::api::{Answer, LinkRow, Status};
 
+use super::watch;
+use crate::args;
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::table;
 
-pub async fn status(client: &Client, out: Output) -> Result<(), Failure> {
-    let answer = client.status().await?;
-    out.data(&answer, || shown(&answer))
+pub async fn status(client: &Client, out: Output, status: &args::Status) -> Result<(), Failure> {
+    let look = async || {
+        let answer = client.status().await?;
+        out.data(&answer, || watch::clear(status.watch) + &shown(&answer))
+    };
+    watch::again(client, status.watch, look).await
 }
 
 fn shown(answer: &Answer<Status>) -> String {
@@ -20,6 +25,9 @@ fn shown(answer: &Answer<Status>) -> String {
         ("machines", format!("{} alive of {} known", status.machines_alive, status.machines_known)),
         ("tasks", format!("{} running, {} pending", status.tasks_running, status.tasks_pending)),
     ];
+    if let Some(subnet) = &status.subnet {
+        pairs.push(("task network", format!("{subnet}{}", links(&status.links))));
+    }
     // What is held back has a line of its own; the sentence says for how long, why, and the way out.
     pairs.extend(status.warnings.iter().map(|warning| match warning.strip_prefix("holding back ") {
         Some(held) => ("holding back", held.to_string()),
@@ -30,6 +38,15 @@ fn shown(answer: &Answer<Status>) -> String {
         pairs.push(("refused", refused.join(", ")));
     }
     table::pairs(&pairs)
+}
+
+/// How the tasks of other machines are reached, and whether somebody can read along.
+fn links(links: &[LinkRow]) -> String {
+    let shown = links.iter().map(|link| {
+        let open = if link.encrypted { "" } else { ", not encrypted" };
+        format!("; {}: {}{open}", link.machine, link.path)
+    });
+    shown.collect()
 }
 
 #[cfg(test)]
@@ -54,6 +71,14 @@ mod tests {
                 "DNS: 127.0.0.1:7453 is taken".into(),
             ],
             refused: BTreeMap::from([("signature".into(), 2), ("malformed".into(), 1)]),
+            subnet: Some("10.208.4.0/22".into()),
+            links: vec![LinkRow {
+                machine: "m2".into(),
+                subnet: "10.208.8.0/22".into(),
+                path: "vxlan".into(),
+                via: "192.0.2.2".into(),
+                encrypted: false,
+            }],
         };
         insta::assert_snapshot!(shown(&Answer { as_of: 0, members_seen: 1, data: status }));
     }

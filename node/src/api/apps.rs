@@ -46,6 +46,12 @@ pub async fn deploy(
     if resolve {
         spec = resolved(&api, spec).await?;
     }
+    let asked = spec.clone();
+    let shown = api.handle.read(move |brain, now| brain.view(now).unallowed_folder(&asked));
+    if let Some((service, why)) = shown.await.ok_or_else(Problem::going_down)? {
+        let problem = Problem::new(ErrorCode::Unplaceable, why).at(format!("spec.services.{service}.container.mounts"));
+        return Err(problem.hint("a machine shows the folders that 'allow' in its rialtod.toml names"));
+    }
     api.change(Request::Deploy { change, author: identity.name(), app, spec }).await
 }
 
@@ -192,7 +198,7 @@ pub fn is_same_image(one: &str, other: &str) -> bool {
     one == other
 }
 
-fn no_such_app(name: &str) -> Problem {
+pub(super) fn no_such_app(name: &str) -> Problem {
     Problem::not_found(format!("app {name}")).at("app")
 }
 

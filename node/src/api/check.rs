@@ -78,6 +78,9 @@ pub fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
             return Err(Problem::invalid(message).at(at(&field)));
         }
     }
+    if let Some((service, message)) = spec.dependency_fault() {
+        return Err(Problem::invalid(message).at(format!("spec.services.{}.depends_on", short(&service))));
+    }
     let tasks: u64 = spec.services.values().map(|service| u64::from(service.replicas)).sum();
     if tasks > u64::from(REPLICAS_MAX) {
         return Err(Problem::invalid(format!("{tasks} tasks are more than {REPLICAS_MAX}")).at("spec.services"));
@@ -112,8 +115,11 @@ fn check_service(service: &ServiceSpec) -> Result<(), Fault> {
     check_constraints(&service.constraints)?;
     check_reservations(&service.reservations)?;
     check_limits(&service.limits)?;
-    if let Some((field, message)) = service.placement_fault() {
+    if let Some((field, message)) = service.placement_fault().or_else(|| service.guard_fault()) {
         return fault(&format!(".{field}"), message);
+    }
+    if let Some((field, message)) = service.container.fault() {
+        return fault(&format!(".container.{field}"), message);
     }
     match service.stop_grace_ms {
         Some(grace) if grace > GRACE_MS_MAX => fault(".stop_grace_ms", format!("{grace} ms are more than a day")),
@@ -253,7 +259,7 @@ mod tests {
     }
 
     fn port(host: u16, protocol: &str) -> PortSpec {
-        PortSpec { container: 80, host: Some(host), protocol: protocol.into(), name: None }
+        PortSpec { container: 80, host: Some(host), protocol: protocol.into(), ..PortSpec::default() }
     }
 
     #[test]

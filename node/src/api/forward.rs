@@ -75,7 +75,7 @@ impl<O: Open> Forward<O> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // The connection lives as long as the answer's body is read.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%peer, %error, "a forwarded request broke off");
             }
         });

@@ -30,10 +30,14 @@ pub enum Verb {
     Explain,
     /// The ledger, whole.
     ReadLedger,
-    /// What tasks print.
+    /// What tasks print, and use.
     ReadLogs,
+    /// Running commands in containers, and copying files out of them and into them.
+    Enter,
     /// Making, scaling and removing apps.
     ChangeApps,
+    /// Holding locks, and looking at them.
+    Lock,
     /// Draining a machine.
     Operate,
     /// Letting newcomers in.
@@ -44,11 +48,15 @@ pub enum Verb {
 }
 
 /// Whether `identity` may do `verb` in `namespace`. People have every right in the one namespace there is; a peer
-/// has those that forwarding needs: the logs of tasks here, why tasks wait, draining this machine, and images.
+/// has those that forwarding needs: the logs of tasks here and entering them, why tasks wait, locks, draining this machine, and
+/// images.
 pub fn authorize(identity: Identity, verb: Verb, namespace: &str) -> Result<(), Problem> {
     let may = match identity {
         Identity::Administrator | Identity::Token => true,
-        Identity::Peer(_) => matches!(verb, Verb::ReadLogs | Verb::Explain | Verb::Operate | Verb::FetchImage),
+        Identity::Peer(_) => {
+            use Verb::{Enter, Explain, FetchImage, Lock, Operate, ReadLogs};
+            matches!(verb, ReadLogs | Enter | Explain | Lock | Operate | FetchImage)
+        }
     };
     if may && namespace == NAMESPACE {
         return Ok(());
@@ -94,7 +102,9 @@ mod tests {
             (Verb::Explain, true),
             (Verb::ReadLedger, false),
             (Verb::ReadLogs, true),
+            (Verb::Enter, true),
             (Verb::ChangeApps, false),
+            (Verb::Lock, true),
             (Verb::Operate, true),
             (Verb::Invite, false),
             (Verb::ImportImage, false),

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use rialto_protocol::api::{Answer, ErrorCode, ImageRow, Images as ImageRows, LayerRow};
+use rialto_protocol::api::{Answer, ErrorCode, ImageRow, Images as ImageRows, LayerRow, LoginBody};
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::PeerId;
 use serde::Deserialize;
@@ -40,6 +40,8 @@ pub trait Images: Send + Sync + 'static {
         holders: Vec<PeerId>,
         told: watch::Sender<Vec<LayerRow>>,
     ) -> BoxFuture<'_, Result<Imported, ImageError>>;
+    /// Whether a registry opens to a user.
+    fn enter(&self, registry: String, login: LoginBody) -> BoxFuture<'_, Result<(), ImageError>>;
     /// Takes a name away, and what only it needed.
     fn remove(&self, name: String) -> BoxFuture<'_, Result<Given, ImageError>>;
     /// Gives back what nothing needs; with a time, also images that no task has used for so long.

@@ -48,6 +48,8 @@ pub type LogStream = BoxStream<'static, io::Result<Chunk>>;
 pub struct Chunk {
     /// `stdout` or `stderr`.
     pub stream: &'static str,
+    /// Wall clock, ms.
+    pub at: u64,
     /// At most 64 KiB.
     pub data: Bytes,
 }
@@ -293,7 +295,7 @@ impl Source {
                     Err(error) => return Some(Err(error)),
                 };
                 let (task, data) = (claim.row.task.clone(), STANDARD.encode(&chunk.data));
-                let line = LogLine::Output { task, stream: chunk.stream.into(), data };
+                let line = LogLine::Output { task, stream: chunk.stream.into(), at: chunk.at, data };
                 Some(serde_json::to_vec(&line).map_err(io::Error::other).map(|mut line| {
                     line.push(b'\n');
                     line.into()

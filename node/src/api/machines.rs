@@ -78,9 +78,14 @@ pub async fn status(api: Shared, identity: Identity) -> Result<Json<Answer<Statu
     identity.may(Verb::Look)?;
     let warnings = api.warnings.lock().expect("no holder panics").clone();
     let refused = api.refused.lock().expect("no holder panics").clone();
+    let network = api.network.clone();
     api.answer(move |view| {
         let mut status = view.status();
         status.warnings.extend(warnings);
+        if let Some(network) = network {
+            status.warnings.extend(network.troubles());
+            status.links = network.links();
+        }
         for (kind, count) in refused {
             *status.refused.entry(kind).or_default() += count;
         }

@@ -1,12 +1,12 @@
-//! The HTTP API under `/v1/`: what every peer serves to people and, over the mesh, to other peers.
+//! The HTTP API under `/v1/`, and `/metrics`: what every peer serves to people and, over the mesh, to other peers.
 //!
 //! A peer builds one [`State`], makes the router of it, and serves that at its doors:
 //!
 //! ```ignore
 //! let token = Token::load(&data, std::env::var("RIALTO_API_TOKEN").ok().as_deref())?;   // only with --api
 //! let peers = Arc::new(api::Forward::new(opener));                // opener: impl api::Open, over the mesh
-//! let router = api::router(State { handle, me, machine, logs, images, events, inviter, peers, here, warnings,
-//!                                  refused, token: Some(token), closing: closing.clone() });
+//! let router = api::router(State { handle, me, machine, logs, containers, images, events, inviter, peers, here, warnings,
+//!                                  refused, metered, token: Some(token), closing: closing.clone() });
 //! tokio::spawn(api::serve_socket(router.clone(), api::bind_socket(&path)?, closing.clone()));
 //! tokio::spawn(api::serve_tcp(router.clone(), TcpListener::bind(address).await?, closing.clone()));
 //! // and for each stream that a peer opens with the API's protocol:
@@ -28,20 +28,33 @@ mod extract;
 mod follow;
 mod forward;
 mod guard;
+mod happenings;
 mod identity;
 mod images;
+mod lock_queues;
+mod lock_sessions;
+mod locks;
+mod logins;
 mod logs;
 mod machines;
+mod metrics;
 mod problem;
 mod progress;
 mod pulls;
 mod rebalance;
+mod restarts;
+mod rollouts;
 mod runs;
+mod secrets;
 mod serve;
+mod sessions;
 mod stamp;
+mod stats;
 mod tasks;
 mod token;
 mod upload;
+mod volumes;
+mod voters;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -52,7 +65,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use rialto_protocol::api::{Answer, ErrorCode};
 use rialto_protocol::ids::PeerId;
@@ -61,6 +74,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::network::Network;
 use crate::handle::Handle;
 
 pub use apps::is_same_image;
@@ -73,10 +87,14 @@ pub use identity::{Identity, NAMESPACE, Verb, authorize};
 pub use images::{Given, ImageError, Images, Imported, Manifest};
 pub use logs::{Chunk, LogStream, Logs};
 pub use machines::{Invitation, Inviter};
+pub use metrics::{Figure, Metered, Shape};
 pub use problem::Problem;
 pub use rialto_protocol::rfc3339::rfc3339;
+pub use secrets::SecretKeeper;
 pub use serve::{bind_socket, serve_socket, serve_stream, serve_tcp};
+pub use sessions::Containers;
 pub use token::{TOKEN_FILE, Token};
+pub use voters::Voters;
 
 use guard::Guard;
 use watch::Watches;
@@ -91,16 +109,26 @@ pub struct State {
     /// The machine's name.
     pub machine: String,
     pub logs: Arc<dyn Logs>,
+    pub containers: Arc<dyn Containers>,
     pub images: Arc<dyn Images>,
     pub events: Arc<dyn Events>,
+    pub secrets: Arc<dyn SecretKeeper>,
     pub inviter: Arc<dyn Inviter>,
     pub peers: Arc<dyn Peers>,
     /// Where this peer keeps and serves things: what `doctor` looks at.
     pub here: Here,
     /// What does not work, sentence by sentence.
     pub warnings: Arc<Mutex<Vec<String>>>,
+    /// Of tasks with addresses of their own: what does not work of it, and the ways to other machines.
+    pub network: Option<Network>,
     /// Bad input by kind, counted.
     pub refused: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// What the mesh and the process count.
+    pub metered: Arc<dyn Metered>,
+    /// This peer's part in the lock group, unless it has failed.
+    pub locks: Option<rialto_locks_service::Group>,
+    /// Who keeps the locks that this peer is asked for.
+    pub voters: Arc<dyn Voters>,
     /// What opens the TCP door; without one it stays shut.
     pub token: Option<Token>,
     /// Cancelled when the peer goes down.
@@ -172,7 +200,16 @@ pub fn router(state: State) -> Router {
     let guard = Arc::new(Guard { machine: state.machine.clone(), token: state.token.clone() });
     let watches = Watches::new(state.handle.clone());
     let api = Shared(Arc::new(Api { state, watches, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) }));
+    let locks = Router::new()
+        .route("/v1/locks/sessions", post(lock_sessions::grant))
+        .route("/v1/locks/sessions/{session}", delete(lock_sessions::end))
+        .route("/v1/locks/sessions/{session}/renew", post(lock_sessions::renew))
+        .route("/v1/locks/queues", get(lock_queues::list))
+        .route("/v1/locks/queues/{name}", get(lock_queues::one).post(lock_queues::wait).delete(lock_queues::end))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), voters::carry));
     Router::new()
+        .merge(locks)
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/healthz", get(machines::healthz))
         .route("/v1/version", get(machines::version))
         .route("/v1/status", get(machines::status))
@@ -190,17 +227,35 @@ pub fn router(state: State) -> Router {
         .route("/v1/apps/{app}/wait", get(apps::wait))
         .route("/v1/apps/{app}/history", get(apps::history))
         .route("/v1/apps/{app}/rollback", post(apps::rollback))
+        .route("/v1/apps/{app}/rollout", get(rollouts::list).post(rollouts::order))
+        .route("/v1/apps/{app}/events", get(happenings::list))
+        .route("/v1/apps/{app}/run", post(rollouts::run))
         .route("/v1/runs", post(runs::run))
         .route("/v1/logs/{name}", get(logs::read))
+        .route("/v1/tasks/{task}/restart", post(restarts::restart))
+        .route("/v1/tasks/{task}/exec", get(sessions::exec))
+        .route("/v1/tasks/{task}/copy", get(sessions::copy))
+        .route("/v1/tasks/{task}/attach", get(sessions::attach))
+        .route("/v1/stats", get(stats::read))
         .route("/v1/images", get(images::list).post(images::import))
         .route("/v1/images/{name}", delete(pulls::remove))
         .route("/v1/images/{name}/pull", post(pulls::pull))
         .route("/v1/images/{name}/manifest", get(images::manifest))
         .route("/v1/blobs/gc", post(pulls::collect))
         .route("/v1/blobs/{digest}", get(images::blob))
+        .route("/v1/volumes", get(volumes::list).post(volumes::make))
+        .route("/v1/volumes/{name}", get(volumes::one).delete(volumes::remove))
+        .route("/v1/volumes/{name}/release", post(volumes::release))
+        .route("/v1/volumes/{name}/copy", get(volumes::copy))
+        .route("/v1/logins", get(logins::list))
+        .route("/v1/logins/{registry}", put(logins::set).delete(logins::remove))
+        .route("/v1/secrets", get(secrets::list))
+        .route("/v1/secrets/{name}", put(secrets::set).delete(secrets::remove))
         .route("/v1/events", get(events::list))
         .route("/v1/explain/{name}", get(explain::explain))
         .route("/v1/rebalance", get(rebalance::plan).post(rebalance::begin))
+        .route("/v1/locks", get(locks::status))
+        .route("/v1/locks/force-new-group", post(locks::force))
         .route("/v1/ledger", get(explain::ledger))
         .route("/v1/doctor", get(doctor::examine))
         .method_not_allowed_fallback(wrong_method)

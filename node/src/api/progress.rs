@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rialto_protocol::api::{App, TaskRow};
-use rialto_protocol::model::{Restart, ServiceSpec};
+use rialto_protocol::model::{Mode, Restart, ServiceSpec};
 
 /// Which tasks are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,7 @@ pub fn is_final(row: &TaskRow, app: Option<&App>) -> bool {
         return row.lost || has_ended(row);
     };
     row.lost
+        || row.done
         || match row.state.as_str() {
             "exited" => service.finishes(row.exit_code),
             // One that had begun was interrupted, and its steward decides whether it is repeated.
@@ -98,15 +99,16 @@ pub fn is_finished(target: &Target, app: Option<&App>, rows: &[TaskRow]) -> bool
     !slots.is_empty() || app.is_none_or(|app| wanted(target, app).all(|(_, service)| service.replicas == 0))
 }
 
-/// Whether every service that is meant runs with all its replicas; batches count when they have begun or ended.
+/// Whether every service that is meant runs with all its replicas, healthy where that is checked; batches count when they have begun or ended.
 pub fn is_running(target: &Target, app: &App, rows: &[TaskRow]) -> bool {
     let slots = present(rows.iter().filter(|row| target.means(row)));
-    wanted(target, app).all(|(name, service)| {
+    // What runs at given times need not run now.
+    wanted(target, app).filter(|(_, service)| service.schedule.is_none()).all(|(name, service)| {
         let mut running = 0;
         for row in slots.values().filter(|row| row.service == *name) {
             match row.state.as_str() {
                 // One with a reason runs, as far as anybody knows, on a machine that is not heard.
-                "running" if row.reason.is_none() && !row.outdated => running += 1,
+                "running" if row.reason.is_none() && !row.outdated && is_fit(row) => running += 1,
                 "pending" | "accepted" | "starting" => return false,
                 _ if service.is_batch() && is_final(row, Some(app)) => running += 1,
                 _ => {}
@@ -114,9 +116,19 @@ pub fn is_running(target: &Target, app: &App, rows: &[TaskRow]) -> bool {
         }
         let one_slot = matches!(target, Target::Tasks { slot: Some(_), .. });
         // Of finished runs only the last thousand are shown: where nothing waits, the rest has run.
-        let enough = if one_slot { service.replicas.min(1) } else { service.replicas };
+        let enough = match service.mode {
+            // As many as there are machines that will do: each that waits has a row.
+            Mode::Global => 0,
+            Mode::Replicated if one_slot => service.replicas.min(1),
+            Mode::Replicated => service.replicas,
+        };
         running >= if service.is_batch() { enough.min(1) } else { enough }
     })
+}
+
+/// Whether nothing speaks against its health.
+fn is_fit(row: &TaskRow) -> bool {
+    row.health.as_deref().is_none_or(|health| health == "healthy")
 }
 
 fn wanted<'a>(target: &'a Target, app: &'a App) -> impl Iterator<Item = (&'a String, &'a ServiceSpec)> {
@@ -147,7 +159,9 @@ pub mod tests {
             claim: Some(format!("{attempt:032x}")),
             reason: None,
             oom_killed: false,
+            health: None,
             lost: false,
+            done: false,
             outdated: false,
             accepted_at: None,
             ended_at: None,
@@ -199,7 +213,10 @@ pub mod tests {
         assert!(is_finished(&target, Some(&app(0, Restart::No)), &[row("1", "stopped", 1)]));
         assert!(!is_finished(&target, Some(&app(1, Restart::Always)), &[row("1", "exited", 1)]));
         let failed = TaskRow { exit_code: Some(1), ..row("1", "exited", 1) };
-        assert!(!is_finished(&target, Some(&app(1, Restart::OnFailure)), &[failed]));
+        assert!(!is_finished(&target, Some(&app(1, Restart::OnFailure)), std::slice::from_ref(&failed)));
+        // Its retries are spent, and its steward says so.
+        let spent = TaskRow { done: true, ..failed };
+        assert!(is_finished(&target, Some(&app(1, Restart::OnFailure)), &[spent]));
     }
 
     #[test]
@@ -211,6 +228,10 @@ pub mod tests {
         assert!(!is_running(&target, &two, &[row("1", "running", 1), row("2", "pending", 0)]));
         assert!(!is_running(&target, &two, &[row("1", "running", 1), row("2", "exited", 3)]));
         assert!(is_running(&target, &two, &[row("1", "running", 1), row("2", "running", 4), row("2", "exited", 3)]));
+        for (health, runs) in [("starting", false), ("unhealthy", false), ("healthy", true)] {
+            let row = TaskRow { health: Some(health.into()), ..row("1", "running", 1) };
+            assert_eq!(is_running(&target, &app(1, Restart::Always), &[row]), runs, "{health}");
+        }
         assert!(is_running(&target, &app(0, Restart::Always), &[row("1", "stopped", 1)]));
         assert!(is_running(&target, &app(1, Restart::No), &[row("1", "exited", 1)]));
         assert!(is_running(&Target::of("shop.web.1"), &two, &one_runs));

@@ -1,5 +1,6 @@
 //! One source of settings, every one of them optional.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,10 @@ use clap::Parser;
 use serde::Deserialize;
 
 use super::offers::{self, Gpus};
-use super::values::{Address, Advertise, Cpus, ExecutorKind, Hold};
+use super::values::{Address, Advertise, Cpus, ExecutorKind, Hold, TaskRange};
 use super::{ConfigError, Flags, Registries, Size};
+use crate::executor::devices::DeviceClass;
+use crate::executor::network::Overlay;
 
 /// What flags, variables or a file said.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
@@ -32,12 +35,23 @@ pub struct Layer {
     /// Serve the HTTP API by TCP too, or `none` [default: none]
     #[arg(long, value_name = "IP:PORT|none")]
     pub api: Option<Address>,
-    /// The Unix socket of the HTTP API [default: /run/rialto/rialto.sock]
+    /// The Unix socket of the HTTP API [default: /run/rialto/rialto.sock; unless root, in XDG_RUNTIME_DIR or the data folder]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Where names under rialto.internal are answered, or `none` [default: 127.0.0.1:7453]
     #[arg(long, value_name = "IP:PORT|none")]
     pub dns: Option<Address>,
+    /// Serve the lock group to etcd's clients, who need no password, or `none` [default: none]
+    #[arg(long, value_name = "IP:PORT|none")]
+    pub etcd: Option<Address>,
+    /// Addresses of the cluster's tasks and services, the same at every peer, or `none`: tasks use the machine's
+    /// network [default: 10.208.0.0/12]
+    #[arg(long, value_name = "RANGE|none")]
+    pub task_range: Option<TaskRange>,
+    /// When tasks reach those of other machines by VXLAN: `auto`, where machines share no segment, or `always`
+    /// [default: auto]
+    #[arg(long, value_name = "auto|always", hide_possible_values = true)]
+    pub overlay: Option<Overlay>,
     /// A label of the machine; may be repeated
     #[arg(long = "label", value_name = "k=v", value_parser = offers::label)]
     #[serde(deserialize_with = "offers::labels")]
@@ -58,6 +72,14 @@ pub struct Layer {
     /// What runs tasks; `null` only pretends to, for benchmarks [default: container]
     #[arg(long, value_name = "container|null", hide_possible_values = true)]
     pub executor: Option<ExecutorKind>,
+    /// What tasks may have beyond the usual: privileged, cap=NET_ADMIN, seccomp=unconfined, device=/dev/fuse, bind=/srv/*; one that
+    /// ends in * stands for all that begin so; may be repeated
+    #[arg(long, value_name = "WHAT", value_parser = offers::allowance)]
+    #[serde(deserialize_with = "offers::allowances")]
+    pub allow: Vec<String>,
+    /// Devices that are handed to the tasks which claim them, by class.
+    #[arg(skip)]
+    pub devices: BTreeMap<String, DeviceClass>,
     #[arg(skip)]
     pub registries: Option<Registries>,
     /// How long a minority of the machines holds replacements back: 60s, 5m, `forever` [default: 60s]
@@ -82,12 +104,16 @@ const VARIABLES: &[(&str, &str, bool)] = &[
     ("API", "api", false),
     ("SOCKET", "socket", false),
     ("DNS", "dns", false),
+    ("ETCD", "etcd", false),
+    ("TASK_RANGE", "task-range", false),
+    ("OVERLAY", "overlay", false),
     ("LABEL", "label", true),
     ("GPU", "gpu", false),
     ("RESOURCE", "resource", true),
     ("CPUS", "cpus", false),
     ("MEMORY", "memory", false),
     ("EXECUTOR", "executor", false),
+    ("ALLOW", "allow", true),
     ("MINORITY_HOLD", "minority-hold", false),
     ("CONFIG", "config", false),
 ];
@@ -132,12 +158,17 @@ impl Layer {
             api: self.api.or(lower.api),
             socket: self.socket.or(lower.socket),
             dns: self.dns.or(lower.dns),
+            etcd: self.etcd.or(lower.etcd),
+            task_range: self.task_range.or(lower.task_range),
+            overlay: self.overlay.or(lower.overlay),
             labels: if self.labels.is_empty() { lower.labels } else { self.labels },
             gpu: self.gpu.or(lower.gpu),
             resources: if self.resources.is_empty() { lower.resources } else { self.resources },
             cpus: self.cpus.or(lower.cpus),
             memory: self.memory.or(lower.memory),
             executor: self.executor.or(lower.executor),
+            allow: if self.allow.is_empty() { lower.allow } else { self.allow },
+            devices: if self.devices.is_empty() { lower.devices } else { self.devices },
             registries: self.registries.or(lower.registries),
             minority_hold: self.minority_hold.or(lower.minority_hold),
             stop_tasks: self.stop_tasks.or(lower.stop_tasks),

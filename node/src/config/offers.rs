@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use crate::executor::devices::DeviceClass;
 use rialto_protocol::market::constraint::GPU_MODEL;
 use rialto_protocol::model::Resources;
 use rialto_protocol::model::resources::{CPU_MILLIS, GPU_PREFIX, GPU_SHARE, GPU_WHOLE, GPUS, GPUS_MAX, MEMORY_BYTES};
 use serde::de::{Deserialize, Deserializer, Error};
 
+/// The most things that a machine allows one by one: every peer keeps them all.
+const ALLOWANCES_MAX: usize = 64;
 /// The most labels of a machine: every peer keeps them all.
 pub const LABELS_MAX: usize = 64;
 /// The longest name of a label or resource, bytes.
@@ -97,6 +100,48 @@ fn check_resource(name: &str, count: u64) -> Result<(), String> {
     } else {
         Err(format!("{name} has {count}: from 1 to {COUNT_MAX} can be had"))
     }
+}
+
+/// What is offered, with a machine's devices: of a class as many as it has units, unless a count says otherwise.
+pub fn with_devices(mut resources: Resources, classes: &BTreeMap<String, DeviceClass>) -> Result<Resources, String> {
+    const UNITS_MAX: usize = 256;
+    for (name, class) in classes {
+        let files = class.units.iter().flatten().chain(&class.shared);
+        if class.units.is_empty() || class.units.len() > UNITS_MAX || class.units.iter().any(Vec::is_empty) {
+            return Err(format!("devices.{name}: a class has 1 to {UNITS_MAX} units of at least one device file each"));
+        }
+        if let Some(file) = files.into_iter().find(|file| !file.starts_with("/dev/") || file.contains("..")) {
+            return Err(format!("devices.{name}: {file:?} is no device file below /dev"));
+        }
+        if name != GPUS {
+            check_resource(name, class.units.len() as u64).map_err(|reason| format!("devices.{name}: {reason}"))?;
+            if resources.get(name) == 0 {
+                resources.set(name.clone(), class.units.len() as u64);
+            }
+        } else if !resources.has_gpus() {
+            (0..class.units.len()).for_each(|number| resources.set(format!("{GPU_PREFIX}{number}"), GPU_WHOLE));
+        }
+    }
+    Ok(resources)
+}
+
+/// Reads one thing that tasks may have beyond the usual.
+pub fn allowance(text: &str) -> Result<String, String> {
+    let known = ["cap=", "device=", "bind=/", "seccomp=unconfined"].iter().any(|beginning| text.starts_with(beginning));
+    if (known || text == "privileged") && text.len() <= VALUE_MAX && !text.contains(char::is_control) {
+        return Ok(text.into());
+    }
+    let known = "privileged, cap=NAME, cap=*, seccomp=unconfined, device=/dev/NAME or bind=/PATH";
+    Err(format!("{:?} can be allowed to nobody: write {known}", short(text)))
+}
+
+/// Reads a list of them.
+pub fn allowances<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let read = Vec::<String>::deserialize(deserializer)?;
+    if read.len() > ALLOWANCES_MAX {
+        return Err(D::Error::custom(format!("at most {ALLOWANCES_MAX} things can be allowed one by one")));
+    }
+    read.iter().map(|text| allowance(text)).collect::<Result<_, _>>().map_err(D::Error::custom)
 }
 
 /// Reads `key=value`.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use rialto_protocol::model::Range;
 use serde::{Deserialize, Deserializer};
 
 /// What runs tasks.
@@ -27,6 +28,21 @@ impl FromStr for Address {
         let hint = if text.contains("://") { "; a URL is for the client `rialto`" } else { "" };
         let wrong = |_| format!("{text:?} is neither IP:PORT nor `none`{hint}");
         text.parse().map(|address| Self(Some(address))).map_err(wrong)
+    }
+}
+
+/// A range of addresses for tasks and services, or `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskRange(pub Option<Range>);
+
+impl FromStr for TaskRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|range| Self(Some(range)))
     }
 }
 
@@ -99,7 +115,7 @@ macro_rules! read_as_text {
         }
     )*};
 }
-read_as_text!(Address, Advertise, Hold);
+read_as_text!(Address, Advertise, Hold, TaskRange);
 
 impl<'de> Deserialize<'de> for Cpus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

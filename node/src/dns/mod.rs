@@ -9,21 +9,33 @@
 //! };
 //! ```
 //!
-//! Each answer is read from the brain at the moment of the question: nothing is cached here, and nothing may be
-//! cached for more than a second elsewhere. `hickory` logs two lines a query at level `info`: keep it at `warn`.
+//! Each answer is read from the brain; over UDP, where nearly all questions come, it is given again for a few hundredths
+//! of a second, and nothing may be kept for more than a second elsewhere. `hickory` logs two lines a query at level `info`: keep it at `warn`.
 
+mod datagrams;
+mod forward;
 mod handler;
+#[cfg(test)]
+mod hostile;
+mod limits;
+mod packet;
+mod remembered;
+mod reverse;
+mod sockets;
 mod zone;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_server::Server;
+use rialto_protocol::model::network::Subnet;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use zone::{Directory, Found, Place};
@@ -32,30 +44,27 @@ pub use zone::{Directory, Found, Place};
 const TCP_IDLE: Duration = Duration::from_secs(5);
 /// Answers that wait on one connection over TCP.
 const TCP_ANSWERS_MAX: usize = 32;
-/// Attempts to find a port that is free for UDP and for TCP, where any will do.
-const BIND_TRIES: usize = 16;
 
-/// Both sockets of a server that does not serve yet.
+/// The sockets of a server that does not serve yet.
 pub struct Dns {
-    udp: UdpSocket,
+    udp: Vec<UdpSocket>,
     tcp: TcpListener,
     address: SocketAddr,
+    /// Names outside of the zone are asked of the machine's own name servers, for these tasks.
+    forwards_for: Option<Subnet>,
 }
 
 impl Dns {
-    /// Takes the port for UDP and for TCP. With port 0 any that is free for both.
+    /// Takes the port for UDP, one socket for each core, and for TCP. With port 0 any that is free for both.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let mut tries = if address.port() == 0 { BIND_TRIES } else { 1 };
-        loop {
-            tries -= 1;
-            let udp = UdpSocket::bind(address).await?;
-            let address = udp.local_addr()?;
-            match TcpListener::bind(address).await {
-                Ok(tcp) => return Ok(Self { udp, tcp, address }),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let (udp, tcp, address) = sockets::bind(address, cores).await?;
+        Ok(Self { udp, tcp, address, forwards_for: None })
+    }
+
+    /// The same, for the machine's tasks: names outside of the zone are asked for in their place.
+    pub fn forwarding(self, tasks: Subnet) -> Self {
+        Self { forwards_for: Some(tasks), ..self }
     }
 
     /// Where it answers.
@@ -65,12 +74,18 @@ impl Dns {
 
     /// Answers until `closing`. `machine` is this machine's name: the name server of the zone.
     pub async fn serve(self, directory: Arc<dyn Directory>, machine: String, closing: CancellationToken) {
-        let mut server = Server::new(handler::Handler::new(directory, &machine));
-        server.register_socket(self.udp);
+        let forwarder = self.forwards_for.map(|tasks| forward::Forwarder::new(self.address.ip(), tasks));
+        let handler = Arc::new(handler::Handler::new(directory, &machine, forwarder));
+        let mut server = Server::new(handler::Shared(handler.clone()));
         server.register_listener(self.tcp, TCP_IDLE, TCP_ANSWERS_MAX);
+        // Each socket's questions are answered by a task of its own; all end with this one.
+        let mut sockets = JoinSet::new();
+        for socket in self.udp {
+            sockets.spawn(datagrams::serve(socket, handler.clone(), closing.clone()));
+        }
         let ended = tokio::select! {
             ended = server.block_until_done() => ended,
-            () = closing.cancelled() => server.shutdown_gracefully().await,
+            _ = sockets.join_next() => server.shutdown_gracefully().await,
         };
         if let Err(error) = ended {
             tracing::error!(%error, address = %self.address, "DNS has stopped answering");

@@ -1,14 +1,16 @@
 //! The zone `rialto.internal`: which names there are, and what they say.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures::future::BoxFuture;
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::{A, AAAA, NS, SOA, SRV};
+use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use rialto_protocol::view::{Endpoint, View};
+use rialto_protocol::model::PortSpec;
+use rialto_protocol::view::{Endpoint, Endpoints, View};
 
+use super::reverse;
 use crate::handle::Handle;
 
 /// Seconds for which an answer, also a negative one, may be kept.
@@ -27,10 +29,30 @@ pub enum Place {
     Machines,
     Machine(String),
     App(String),
-    /// Also by `tasks.SERVICE.APP`: the same until services have addresses of their own.
     Service {
         app: String,
         service: String,
+    },
+    /// `tasks.SERVICE.APP`: those that stand behind it, one by one.
+    Tasks {
+        app: String,
+        service: String,
+    },
+    /// `_NAME._PROTOCOL.SERVICE.APP`, or of `tasks.SERVICE.APP`: a port by the name that the app file gives it.
+    Port {
+        app: String,
+        service: String,
+        port: String,
+        protocol: String,
+        each: bool,
+    },
+    /// The name of an address (RFC 1035, 3.5).
+    Reverse(IpAddr),
+    /// `SLOT.SERVICE.APP`.
+    Task {
+        app: String,
+        service: String,
+        slot: String,
     },
     /// No name can stand here.
     Nothing,
@@ -44,7 +66,9 @@ pub enum Found {
     /// The name is there, with nothing of its own.
     Empty,
     Address(IpAddr),
-    Endpoints(Vec<Endpoint>),
+    /// Who has an address: a name within the zone.
+    Name(String),
+    Endpoints(Endpoints),
 }
 
 /// Whom the server asks; `None` where the peer is going down.
@@ -64,7 +88,27 @@ fn find(view: View<'_>, place: &Place) -> Found {
         Place::Apex | Place::Machines => Found::Empty,
         Place::Nothing => Found::Nothing,
         Place::App(app) => there(view.app(app).is_some()),
-        Place::Service { app, service } => view.endpoints(app, service).map_or(Found::Nothing, Found::Endpoints),
+        Place::Service { app, service } | Place::Tasks { app, service } => {
+            view.endpoints(app, service).map_or(Found::Nothing, Found::Endpoints)
+        }
+        Place::Port { app, service, port, protocol, .. } => match view.endpoints(app, service) {
+            Some(mut all) => {
+                all.ports.retain(|spec| spec.name.as_ref() == Some(port) && spec.protocol == *protocol);
+                for task in &mut all.tasks {
+                    task.ports.retain(|own| own.name.as_ref() == Some(port) && own.protocol == *protocol);
+                }
+                if all.ports.is_empty() { Found::Nothing } else { Found::Endpoints(all) }
+            }
+            None => Found::Nothing,
+        },
+        Place::Reverse(address) => view.whose(*address).map_or(Found::Nothing, Found::Name),
+        Place::Task { app, service, slot } => match view.endpoints(app, service) {
+            Some(mut all) => {
+                all.tasks.retain(|task| task.slot == *slot);
+                if all.tasks.is_empty() { Found::Nothing } else { Found::Endpoints(all) }
+            }
+            None => Found::Nothing,
+        },
         Place::Machine(name) => match view.machine_address(name).and_then(|address| address.parse().ok()) {
             Some(address) => Found::Address(address),
             None => Found::Nothing,
@@ -120,12 +164,36 @@ impl Zone {
             Found::Nothing => answer.code = ResponseCode::NXDomain,
             Found::Empty => {}
             Found::Address(address) => answer.answers.extend(records_of(&question.name, [address], asks)),
+            Found::Name(name) => {
+                if asks(RecordType::PTR)
+                    && let Some(name) = child(&name.split('.').collect::<Vec<_>>())
+                {
+                    answer.answers.push(own(RData::PTR(PTR(name))));
+                }
+            }
             Found::Endpoints(endpoints) => {
-                let mut addresses: Vec<IpAddr> = addresses(&endpoints).into_iter().collect();
+                let is_whole = matches!(place, Place::Service { .. } | Place::Port { each: false, .. });
+                let whole = is_whole.then_some(endpoints.address).flatten();
+                // What nobody stands behind has no address.
+                let whole = whole.filter(|_| !endpoints.tasks.is_empty());
+                let mut addresses: Vec<IpAddr> = match whole {
+                    Some(address) => vec![address.into()],
+                    None => addresses(&endpoints.tasks).into_iter().collect(),
+                };
                 rotate(&mut addresses, turn);
-                answer.answers.extend(records_of(&question.name, addresses, asks));
+                // A port has no address: its service has.
+                let target = match place {
+                    Place::Port { app, service, .. } => child(&[service, app]),
+                    _ => {
+                        answer.answers.extend(records_of(&question.name, addresses, asks));
+                        Some(question.name.clone())
+                    }
+                };
                 if asks(RecordType::SRV) {
-                    let (targets, additional) = self.targets(&endpoints, turn);
+                    let (targets, additional) = match whole.zip(target) {
+                        Some((address, target)) => whole_targets(&target, address, &endpoints.ports),
+                        None => self.targets(&endpoints.tasks, turn),
+                    };
                     answer.answers.extend(targets.into_iter().map(own));
                     answer.additional = additional;
                 }
@@ -146,15 +214,17 @@ impl Zone {
         answer
     }
 
-    /// Each port of each task at its machine's name, and the addresses of those.
+    /// Each port of each task, and the addresses of what is named: a task's own name, or its machine's.
     fn targets(&self, endpoints: &[Endpoint], turn: usize) -> (Vec<RData>, Vec<Record>) {
         let mut seen = BTreeSet::new();
         let mut targets = Vec::new();
         for endpoint in endpoints {
-            let Some(target) = machine_name(&endpoint.machine) else { continue };
+            let target = if endpoint.own { task_name(&endpoint.task) } else { machine_name(&endpoint.machine) };
+            let Some(target) = target else { continue };
             for port in &endpoint.ports {
-                if seen.insert((endpoint.machine.clone(), port.host)) {
-                    targets.push((SRV::new(0, 1, port.host, target.clone()), &endpoint.address));
+                let number = if endpoint.own { port.container } else { port.host };
+                if number > 0 && seen.insert((target.clone(), number)) {
+                    targets.push((SRV::new(0, 1, number, target.clone()), &endpoint.address));
                 }
             }
         }
@@ -176,6 +246,11 @@ impl Zone {
     }
 }
 
+/// Whether a name is in the zone. Those of addresses are everybody's.
+pub fn is_inside(name: &Name) -> bool {
+    place(name).is_some_and(|place| !matches!(place, Place::Reverse(_)))
+}
+
 /// `rialto.internal.`
 pub fn apex() -> Name {
     Name::from_labels(["rialto", "internal"]).unwrap_or_else(|_| Name::root())
@@ -189,11 +264,30 @@ fn machine_name(machine: &str) -> Option<Name> {
     child(&[machine, MACHINE])
 }
 
+/// Of `APP.SERVICE.SLOT`.
+fn task_name(task: &str) -> Option<Name> {
+    let mut labels: Vec<&str> = task.split('.').collect();
+    labels.reverse();
+    child(&labels)
+}
+
+/// A service's ports at its own address.
+fn whole_targets(name: &Name, address: Ipv4Addr, ports: &[PortSpec]) -> (Vec<RData>, Vec<Record>) {
+    let numbers: BTreeSet<u16> = ports.iter().map(|port| port.container).filter(|number| *number > 0).collect();
+    let targets: Vec<RData> =
+        numbers.into_iter().map(|number| RData::SRV(SRV::new(0, 1, number, name.clone()))).collect();
+    let additional = if targets.is_empty() { vec![] } else { records_of(name, [address.into()], |_| true) };
+    (targets, additional)
+}
+
 /// `None` where the name is not in the zone.
 fn place(name: &Name) -> Option<Place> {
     let text = |label: &[u8]| String::from_utf8_lossy(label).to_ascii_lowercase();
     let labels: Vec<String> = name.iter().map(text).collect();
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    if let Some(address) = reverse::address(&labels) {
+        return Some(Place::Reverse(address));
+    }
     let inner = labels.strip_suffix(&["rialto", "internal"])?;
     Some(match inner {
         [] => Place::Apex,
@@ -201,7 +295,23 @@ fn place(name: &Name) -> Option<Place> {
         [name, MACHINE] => Place::Machine(name.to_string()),
         [_, _, MACHINE] => Place::Nothing,
         [app] => Place::App(app.to_string()),
-        [service, app] | [TASKS, service, app] => Place::Service { app: app.to_string(), service: service.to_string() },
+        [service, app] => Place::Service { app: app.to_string(), service: service.to_string() },
+        [port, protocol, rest @ ..] if port.starts_with('_') => {
+            let (each, service, app) = match rest {
+                [TASKS, service, app] => (true, service, app),
+                [service, app] => (false, service, app),
+                _ => return Some(Place::Nothing),
+            };
+            let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
+                return Some(Place::Nothing);
+            };
+            let [app, service, port, protocol] = [*app, *service, port, protocol].map(str::to_string);
+            Place::Port { app, service, port, protocol, each }
+        }
+        [TASKS, service, app] => Place::Tasks { app: app.to_string(), service: service.to_string() },
+        [slot, service, app] => {
+            Place::Task { app: app.to_string(), service: service.to_string(), slot: slot.to_string() }
+        }
         _ => Place::Nothing,
     })
 }
@@ -238,9 +348,14 @@ mod tests {
     use std::str::FromStr;
 
     fn endpoint(machine: &str, address: &str, port: u16) -> Endpoint {
-        let port = PortBinding { name: None, host: port, container: 80, protocol: "tcp".into() };
+        let port = PortBinding { host: port, container: 80, protocol: "tcp".into(), ..Default::default() };
         let task = format!("shop.web.{}", port.host);
-        Endpoint { task, machine: machine.into(), address: address.into(), ports: vec![port] }
+        let slot = port.host.to_string();
+        Endpoint { task, slot, machine: machine.into(), address: address.into(), own: false, ports: vec![port] }
+    }
+
+    fn of(tasks: Vec<Endpoint>) -> Found {
+        Found::Endpoints(Endpoints { tasks, ..Endpoints::default() })
     }
 
     fn ask(name: &str, kind: RecordType) -> Question {
@@ -261,6 +376,10 @@ mod tests {
     #[test]
     fn names_are_found_in_any_case_and_others_refused() {
         let service = || Ok(Place::Service { app: "shop".into(), service: "web".into() });
+        let port = |each| {
+            let [app, service, port, protocol] = ["shop", "web", "http", "tcp"].map(str::to_string);
+            Ok(Place::Port { app, service, port, protocol, each })
+        };
         let cases = [
             ("rialto.internal.", Ok(Place::Apex)),
             ("machine.rialto.internal.", Ok(Place::Machines)),
@@ -269,9 +388,18 @@ mod tests {
             ("shop.rialto.internal.", Ok(Place::App("shop".into()))),
             ("web.shop.rialto.internal.", service()),
             ("WEB.Shop.RIALTO.Internal.", service()),
-            ("tasks.web.shop.rialto.internal.", service()),
-            ("other.web.shop.rialto.internal.", Ok(Place::Nothing)),
+            ("tasks.web.shop.rialto.internal.", Ok(Place::Tasks { app: "shop".into(), service: "web".into() })),
+            (
+                "2.web.shop.rialto.internal.",
+                Ok(Place::Task { app: "shop".into(), service: "web".into(), slot: "2".into() }),
+            ),
             ("a.b.c.d.e.rialto.internal.", Ok(Place::Nothing)),
+            ("_HTTP._tcp.web.shop.rialto.internal.", port(false)),
+            ("_http._tcp.tasks.web.shop.rialto.internal.", port(true)),
+            ("_http.tcp.web.shop.rialto.internal.", Ok(Place::Nothing)),
+            ("_http._tcp.shop.rialto.internal.", Ok(Place::Nothing)),
+            ("9.0.216.10.in-addr.arpa.", Ok(Place::Reverse(Ipv4Addr::new(10, 216, 0, 9).into()))),
+            ("0.216.10.in-addr.arpa.", Err(ResponseCode::Refused)),
             ("internal.", Err(ResponseCode::Refused)),
             ("example.com.", Err(ResponseCode::Refused)),
             ("notrialto.internal.", Err(ResponseCode::Refused)),
@@ -288,7 +416,7 @@ mod tests {
     #[test]
     fn addresses_are_given_once_each_and_in_turn() {
         let found = || {
-            Found::Endpoints(vec![
+            of(vec![
                 endpoint("m1", "10.0.0.1", 20000),
                 endpoint("m1", "10.0.0.1", 20001),
                 endpoint("m2", "10.0.0.2", 20000),
@@ -305,7 +433,7 @@ mod tests {
 
     #[test]
     fn services_name_machines_and_ports() {
-        let found = Found::Endpoints(vec![endpoint("m1", "10.0.0.1", 20000), endpoint("m2", "10.0.0.2", 20001)]);
+        let found = of(vec![endpoint("m1", "10.0.0.1", 20000), endpoint("m2", "10.0.0.2", 20001)]);
         let got = answer(RecordType::SRV, found, 0);
         let expected = ["SRV 0 1 20000 m1.machine.rialto.internal.", "SRV 0 1 20001 m2.machine.rialto.internal."];
         assert_eq!(texts(&got.answers), expected);
@@ -313,12 +441,43 @@ mod tests {
     }
 
     #[test]
+    fn a_service_has_one_address_and_its_tasks_have_their_own() {
+        let task = |slot: &str, address: &str| Endpoint {
+            task: format!("shop.web.{slot}"),
+            slot: slot.into(),
+            own: true,
+            ..endpoint("m1", address, 20000)
+        };
+        let port = PortSpec { container: 80, protocol: "tcp".into(), ..PortSpec::default() };
+        let found = |tasks| {
+            let address = Some(Ipv4Addr::new(10, 216, 0, 9));
+            Found::Endpoints(Endpoints { address, ports: vec![port.clone()], tasks })
+        };
+        let two = || found(vec![task("1", "10.208.4.2"), task("2", "10.208.8.2")]);
+        assert_eq!(texts(&answer(RecordType::A, two(), 0).answers), ["A 10.216.0.9"]);
+        let srv = answer(RecordType::SRV, two(), 0);
+        assert_eq!(texts(&srv.answers), ["SRV 0 1 80 web.shop.rialto.internal."]);
+        assert_eq!(texts(&srv.additional), ["A 10.216.0.9"]);
+        assert_eq!(answer(RecordType::A, found(vec![]), 0).answers, [], "nobody stands behind it");
+
+        let zone = Zone::new("m1");
+        let of_tasks = |kind| {
+            let question = ask("tasks.web.shop.rialto.internal.", kind);
+            let place = zone.place(&question).unwrap();
+            zone.answer(&question, &place, two(), 0)
+        };
+        assert_eq!(texts(&of_tasks(RecordType::A).answers), ["A 10.208.4.2", "A 10.208.8.2"]);
+        let each = ["SRV 0 1 80 1.web.shop.rialto.internal.", "SRV 0 1 80 2.web.shop.rialto.internal."];
+        assert_eq!(texts(&of_tasks(RecordType::SRV).answers), each);
+    }
+
+    #[test]
     fn no_such_name_and_no_such_record_are_told_apart() {
         let cases = [
             (RecordType::A, Found::Nothing, ResponseCode::NXDomain),
-            (RecordType::A, Found::Endpoints(vec![]), ResponseCode::NoError),
+            (RecordType::A, of(vec![]), ResponseCode::NoError),
             (RecordType::A, Found::Empty, ResponseCode::NoError),
-            (RecordType::TXT, Found::Endpoints(vec![endpoint("m1", "10.0.0.1", 1)]), ResponseCode::NoError),
+            (RecordType::TXT, of(vec![endpoint("m1", "10.0.0.1", 1)]), ResponseCode::NoError),
             (RecordType::AAAA, Found::Address("10.0.0.1".parse().unwrap()), ResponseCode::NoError),
         ];
         for (kind, found, code) in cases {
@@ -328,6 +487,34 @@ mod tests {
             let RData::SOA(data) = &soa.data else { panic!("{soa}") };
             assert!(soa.ttl <= 1 && data.minimum <= 1 && soa.name == apex());
         }
+    }
+
+    #[test]
+    fn a_named_port_is_found_at_its_service_and_an_address_has_a_name() {
+        let zone = Zone::new("m1");
+        let port = PortSpec { container: 80, protocol: "tcp".into(), name: Some("http".into()), ..PortSpec::default() };
+        let address = Some(Ipv4Addr::new(10, 216, 0, 9));
+        let found = || {
+            Found::Endpoints(Endpoints {
+                address,
+                ports: vec![port.clone()],
+                tasks: vec![Endpoint { own: true, task: "shop.web.1".into(), ..endpoint("m1", "10.208.4.2", 1) }],
+            })
+        };
+        let answer = |name: &str, kind, found| {
+            let question = ask(name, kind);
+            let place = zone.place(&question).unwrap();
+            zone.answer(&question, &place, found, 0)
+        };
+        let whole = answer("_http._tcp.web.shop.rialto.internal.", RecordType::SRV, found());
+        assert_eq!(texts(&whole.answers), ["SRV 0 1 80 web.shop.rialto.internal."]);
+        assert_eq!(texts(&whole.additional), ["A 10.216.0.9"]);
+        let each = answer("_http._tcp.tasks.web.shop.rialto.internal.", RecordType::SRV, found());
+        assert_eq!(texts(&each.answers), ["SRV 0 1 80 1.web.shop.rialto.internal."]);
+        assert_eq!(answer("_http._tcp.web.shop.rialto.internal.", RecordType::A, found()).answers, []);
+        let name = answer("9.0.216.10.in-addr.arpa.", RecordType::PTR, Found::Name("web.shop".into()));
+        assert_eq!(texts(&name.answers), ["PTR web.shop.rialto.internal."]);
+        assert_eq!(name.answers[0].name.to_string(), "9.0.216.10.in-addr.arpa.");
     }
 
     #[test]

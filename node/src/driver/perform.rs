@@ -37,6 +37,8 @@ impl Driver {
                 Effect::Members { peers } => self.ports.network.members(peers),
                 Effect::Start { claim, spec } => self.ports.tasks.start(claim, spec),
                 Effect::Stop { claim, grace_ms } => self.ports.tasks.stop(claim, grace_ms),
+                Effect::Acquire { claim, need } => self.ports.leases.acquire(claim, need),
+                Effect::Release { claim } => self.ports.leases.release(claim),
                 Effect::Forget { claim } => self.ports.tasks.forget(claim),
                 Effect::Reply { request, reply } => self.pending.answer(request, reply),
                 Effect::Report { peer, what } => self.ports.counters.count(what.name(), peer),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rialto_protocol::ids::{ClaimId, PeerId};
+use rialto_protocol::lease::Need;
 use rialto_protocol::model::TaskSpec;
 use rialto_protocol::wire::Message;
 
@@ -24,6 +25,12 @@ pub trait Tasks: Send + Sync {
     fn forget(&self, claim: ClaimId);
 }
 
+/// What tasks need of the lock group. No call waits; what comes of it is told by events.
+pub trait Leases: Send + Sync {
+    fn acquire(&self, claim: ClaimId, need: Need);
+    fn release(&self, claim: ClaimId);
+}
+
 /// All ports of one peer.
 pub struct Ports {
     pub me: PeerId,
@@ -33,6 +40,7 @@ pub struct Ports {
     pub verify: Box<dyn Fn(&Message) -> bool + Send>,
     pub network: Box<dyn Network>,
     pub tasks: Arc<dyn Tasks>,
+    pub leases: Arc<dyn Leases>,
     pub events: EventLog,
     pub counters: Counters,
 }

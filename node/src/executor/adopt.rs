@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::ClaimId;
+use rialto_protocol::model::Health;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -15,6 +16,8 @@ use super::cgroup::Hierarchies;
 use super::client::Client;
 use super::containers::Containers;
 use super::folder::{Exit, Folder, VERSION};
+use super::health::Check;
+use super::listening;
 use super::process::{Pidfd, boot_id, wall_ms};
 use super::roll::{Phase, Wish};
 
@@ -44,6 +47,12 @@ pub(super) fn adopt(containers: &Arc<Containers>) -> io::Result<()> {
     }
     let background = containers.clone();
     containers.job(async move {
+        if let Some(network) = &background.config.network {
+            let live = found.iter().filter(|left| left.shim.is_some()).map(|left| left.claim).collect();
+            if let Err(error) = network.sweep(&live).await {
+                warn!(%error, "links of tasks that are gone cannot be removed");
+            }
+        }
         let (alive, count) = (found.iter().filter(|left| left.shim.is_some()).count(), found.len());
         for left in found {
             take_over(&background, left).await;
@@ -66,8 +75,15 @@ fn look(containers: &Arc<Containers>, claim: ClaimId) -> Option<Left> {
         // Even if its shim is still clearing up: that is done for it.
         (Some(exit), ..) => (Phase::Ended, exit.report()),
         (_, Some(_), Some(life)) if life.started_at.is_some() => {
-            let image_digest = folder.read_plan().ok().and_then(|plan| plan.digest());
-            (Phase::Live, TaskReport::Running { image_digest, started_at: life.started_at.unwrap_or_default() })
+            let plan = folder.read_plan().ok();
+            let started_at = life.started_at.unwrap_or_default();
+            let health = match plan.as_ref().map(|plan| (plan, Check::of(plan))) {
+                Some((_, Some(_))) => folder.read_health().unwrap_or(Health::Starting),
+                Some((plan, None)) => listening::first(plan, started_at),
+                None => Health::None,
+            };
+            let image_digest = plan.and_then(|plan| plan.digest());
+            (Phase::Live, TaskReport::Running { image_digest, started_at, health })
         }
         (_, Some(_), _) => (Phase::Starting, TaskReport::Starting),
         (None, None, Some(_)) => (Phase::Live, TaskReport::Starting),
@@ -151,6 +167,7 @@ pub(super) fn conclude(folder: &Folder, hierarchies: &Hierarchies) -> Exit {
             version: VERSION,
             exit_code: Some(KILLED),
             oom_killed,
+            expired: false,
             ended_at: wall_ms(),
             reason: Some("its shim was killed".into()),
         },

@@ -5,6 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What limits tasks, and counts what they use.
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
+
 /// The hierarchies of this machine.
 pub struct Hierarchies {
     /// Mount points with the names of their controllers; v2 has no names here.
@@ -46,6 +49,12 @@ impl Hierarchies {
         self.v1.is_empty() && self.v2.is_some()
     }
 
+    /// The folder of a cgroup in version 2 where no hierarchy of version 1 has a controller.
+    pub fn alone(&self, cgroup: &str, controller: &str) -> Option<PathBuf> {
+        let held = self.v1.iter().any(|(_, names)| names.iter().any(|name| name == controller));
+        self.v2.as_ref().filter(|_| !held).map(|at| at.join(cgroup.trim_start_matches('/')))
+    }
+
     fn paths<'a>(&'a self, cgroup: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
         let cgroup = cgroup.trim_start_matches('/');
         self.v1.iter().map(|(at, _)| at).chain(&self.v2).map(move |at| at.join(cgroup))
@@ -69,7 +78,27 @@ impl Hierarchies {
                 }
             }
         }
-        Ok(())
+        match &self.v2 {
+            // Only now: with the leaf in them the parents stay.
+            Some(v2) if self.is_unified() => enable(v2, cgroup),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether memory in `cgroup`, which exists, can be limited together with swap.
+    pub fn counts_swap(&self, cgroup: &str) -> bool {
+        let file = if self.is_unified() { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
+        self.of("memory").is_some_and(|at| at.join(cgroup.trim_start_matches('/')).join(file).exists())
+    }
+
+    /// Moves the calling process into it.
+    pub fn join(&self, cgroup: &str) -> io::Result<()> {
+        let mut any = false;
+        for path in self.paths(cgroup).filter(|path| path.is_dir()) {
+            fs::write(path.join("cgroup.procs"), "0")?;
+            any = true;
+        }
+        if any { Ok(()) } else { Err(io::Error::new(io::ErrorKind::NotFound, "it is gone")) }
     }
 
     /// How many processes the kernel killed there for want of memory.
@@ -109,6 +138,30 @@ impl Hierarchies {
     }
 }
 
+/// Has the controllers reach `cgroup`: under v2 a group has those alone that all groups above it hand down. The container
+/// library sees to that only where it makes the group itself.
+fn enable(v2: &Path, cgroup: &str) -> io::Result<()> {
+    let Some(parents) = Path::new(cgroup.trim_matches('/')).parent() else { return Ok(()) };
+    let mut path = v2.to_owned();
+    let steps = parents.components().map(Some);
+    for step in std::iter::once(None).chain(steps) {
+        path.extend(step);
+        let words = |file: &str| fs::read_to_string(path.join(file)).unwrap_or_default();
+        let (offered, handed_down) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
+        let listed = |list: &str, name: &str| list.split_ascii_whitespace().any(|one| one == name);
+        let missing = CONTROLLERS.iter().filter(|name| listed(&offered, name) && !listed(&handed_down, name));
+        let missing: Vec<String> = missing.map(|name| format!("+{name}")).collect();
+        if missing.is_empty() {
+            continue;
+        }
+        let file = path.join("cgroup.subtree_control");
+        fs::write(&file, missing.join(" ")).map_err(|error| {
+            io::Error::new(error.kind(), format!("{} to {}: {error}", missing.join(" "), file.display()))
+        })?;
+    }
+    Ok(())
+}
+
 fn remove_tree(path: &Path) -> bool {
     match fs::remove_dir(path) {
         Ok(()) => true,
@@ -121,5 +174,33 @@ fn remove_tree(path: &Path) -> bool {
             });
             fs::remove_dir(path).is_ok()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files stand in for the kernel's: what is written to them is seen, and nothing follows from it.
+    #[test]
+    fn controllers_are_handed_down_to_the_leaf_and_no_further() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("rialto/peer")).unwrap();
+        fs::write(at("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
+        fs::write(at("cgroup.subtree_control"), "cpu memory\n").unwrap();
+        fs::write(at("rialto/cgroup.controllers"), "cpu memory pids\n").unwrap();
+        fs::write(at("rialto/cgroup.subtree_control"), "cpu memory pids\n").unwrap();
+        fs::write(at("rialto/peer/cgroup.controllers"), "cpu memory pids\n").unwrap();
+
+        let hierarchies = Hierarchies { v1: Vec::new(), v2: Some(root.path().to_owned()) };
+        hierarchies.hold("/rialto/peer/task").unwrap();
+
+        let written = |path: &str| fs::read_to_string(at(path).join("cgroup.subtree_control")).ok();
+        assert_eq!(written("").as_deref(), Some("+pids +io"), "what was missing");
+        assert_eq!(written("rialto").as_deref(), Some("cpu memory pids\n"), "nothing was missing");
+        assert_eq!(written("rialto/peer").as_deref(), Some("+cpu +memory +pids"));
+        assert!(at("rialto/peer/task").is_dir());
+        assert_eq!(written("rialto/peer/task"), None, "processes and controllers for children exclude each other");
     }
 }

@@ -9,6 +9,42 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use super::control::{Answer, Ask, LINE_BYTES_MAX, line};
 use super::folder::{Folder, VERSION};
 
+/// Asks for the task's own streams: what follows on the connection is a session's.
+pub async fn begin_attach(stream: &UnixStream) -> io::Result<()> {
+    let ask = line(&Ask::Attach);
+    write_whole(stream, &ask).await?;
+    // Byte by byte: what follows the answer is not ours.
+    let mut answer = Vec::new();
+    while answer.last() != Some(&b'\n') {
+        let mut byte = [0];
+        stream.readable().await?;
+        match stream.try_read(&mut byte) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) if answer.len() < LINE_BYTES_MAX => answer.push(byte[0]),
+            Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match serde_json::from_slice(&answer)? {
+        Answer::Done => Ok(()),
+        Answer::Refused { reason } => Err(io::Error::new(io::ErrorKind::NotConnected, reason)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+async fn write_whole(stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// A connection to one shim.
 pub struct Client {
     read: BufReader<OwnedReadHalf>,

@@ -1,7 +1,7 @@
 //! One container by libcontainer, which nothing else here knows of. Only a shim may call this: the
 //! library forks and changes the working directory of its whole process.
 
-use std::fs;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -17,10 +17,12 @@ use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::execvp;
 
-use super::folder::{Limits, Plan};
+use super::cgroup::Hierarchies;
+use super::folder::{Folder, Plan};
 use super::identity::User;
+use super::mounts::Mounted;
 use super::process::Pidfd;
-use super::seccomp;
+use super::{device_program, init, options};
 
 /// Why there is no container. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +66,23 @@ impl Created {
 }
 
 /// Makes a container with the root `root`.
-pub fn create(plan: &Plan, root: &Path, process: Process, streams: Streams) -> Result<Created, ContainerError> {
-    describe(plan, root, process)?.save(plan.bench.join("config.json"))?;
-    let program = Program { shim: Arc::new(Pidfd::of(std::process::id() as i32)?.0) };
+pub fn create(
+    folder: &Folder,
+    plan: &Plan,
+    root: &Path,
+    mounted: &[Mounted],
+    process: Process,
+    streams: Streams,
+) -> Result<Created, ContainerError> {
+    let description = describe(plan, root, mounted, process)?;
+    description.save(plan.bench.join("config.json"))?;
+    // Who enters the container later is bound as its first process is.
+    description.save(folder.description())?;
+    let program = Program {
+        shim: Arc::new(Pidfd::of(std::process::id() as i32)?.0),
+        init: plan.container.init,
+        terminal: plan.container.tty,
+    };
     let built = ContainerBuilder::new(plan.claim.clone(), SyscallType::default())
         .with_root_path(plan.bench.join("state"))
         .map_err(told)?
@@ -78,6 +94,22 @@ pub fn create(plan: &Plan, root: &Path, process: Process, streams: Streams) -> R
         .with_systemd(false)
         .build();
     built.map(Created).map_err(told)
+}
+
+/// Keeps a container to its devices where the library does not: on version 2 of cgroups. Before it is let go. A kernel
+/// that takes no such programs still runs what cannot make device files: it has its own and no others.
+pub fn keep_to_devices(plan: &Plan, hierarchies: &Hierarchies) -> Result<(), ContainerError> {
+    let Some(cgroup) = hierarchies.alone(&plan.cgroup, "devices").filter(|_| !plan.container.privileged) else {
+        return Ok(());
+    };
+    let makes_devices = plan.container.cap_add.iter().any(|name| name == "MKNOD" || name == "ALL");
+    match device_program::attach(&cgroup, &options::device_rules(&plan.container)?) {
+        Err(error) if makes_devices => {
+            let why = "it may make device files (MKNOD), and this kernel cannot keep it from opening them";
+            Err(io::Error::new(error.kind(), format!("{why}: {error}")).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The library's errors name their cause only in their sources.
@@ -94,116 +126,108 @@ fn told(error: libcontainer::error::LibcontainerError) -> ContainerError {
     ContainerError::Build(text)
 }
 
-fn describe(plan: &Plan, root: &Path, process: Process) -> Result<oci::Spec, OciSpecError> {
+fn describe(plan: &Plan, root: &Path, mounted: &[Mounted], process: Process) -> Result<oci::Spec, ContainerError> {
     use oci::LinuxNamespaceType as Namespace;
-    let namespaces = [Namespace::Pid, Namespace::Mount, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup]
-        .map(|kind| oci::LinuxNamespaceBuilder::default().typ(kind).build());
+    let kinds = [Namespace::Pid, Namespace::Mount, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup];
+    let own_network = kinds.contains(&Namespace::Network);
+    let namespaces = kinds.map(|kind| oci::LinuxNamespaceBuilder::default().typ(kind).build());
     let owned = |paths: &[&str]| paths.iter().map(|path| path.to_string()).collect::<Vec<_>>();
-    let linux = oci::LinuxBuilder::default()
+    let privileged = plan.container.privileged;
+    let mut linux = oci::LinuxBuilder::default()
         .namespaces(namespaces.into_iter().collect::<Result<Vec<_>, _>>()?)
         .cgroups_path(&plan.cgroup)
-        .resources(resources(&plan.limits)?)
-        .seccomp(seccomp::profile()?)
-        .masked_paths(owned(&[
-            "/proc/acpi",
-            "/proc/asound",
-            "/proc/interrupts",
-            "/proc/kcore",
-            "/proc/keys",
-            "/proc/latency_stats",
-            "/proc/sched_debug",
-            "/proc/scsi",
-            "/proc/timer_list",
-            "/proc/timer_stats",
-            "/sys/devices/virtual/powercap",
-            "/sys/firmware",
-        ]))
-        .readonly_paths(owned(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]))
+        .resources(resources(plan)?)
+        .devices(options::devices(&plan.container)?)
+        .sysctl(sysctls(plan, own_network)?)
+        .masked_paths(owned(if privileged {
+            &[]
+        } else {
+            &[
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/interrupts",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/sys/devices/virtual/powercap",
+                "/sys/firmware",
+            ]
+        }))
+        .readonly_paths(owned(if privileged {
+            &[]
+        } else {
+            &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+        }))
         .build()?;
-    oci::SpecBuilder::default()
+    linux.set_seccomp(options::calls(&plan.container)?);
+    let spec = oci::SpecBuilder::default()
         .version("1.0.2")
-        .root(oci::RootBuilder::default().path(root).readonly(false).build()?)
+        .root(oci::RootBuilder::default().path(root).readonly(plan.container.read_only).build()?)
         .hostname(&plan.hostname)
-        .mounts(mounts(plan)?)
-        .process(first_process(process)?)
+        .mounts(mounts(plan, mounted)?)
+        .process(first_process(plan, process)?)
         .linux(linux)
-        .build()
+        .build()?;
+    Ok(spec)
 }
 
-fn first_process(process: Process) -> Result<oci::Process, OciSpecError> {
-    use oci::Capability as Cap;
-    // Docker's set without what a task on the machine's own network must not have (raw sockets)
-    // and what no service needs (device files, file capabilities, the audit log).
-    let capabilities = oci::Capabilities::from([
-        Cap::Chown,
-        Cap::DacOverride,
-        Cap::Fowner,
-        Cap::Fsetid,
-        Cap::Kill,
-        Cap::NetBindService,
-        Cap::Setgid,
-        Cap::Setuid,
-        Cap::SysChroot,
-    ]);
-    // A program that runs as somebody else has none, as everywhere; it cannot gain any either.
-    let held = if process.user.uid == 0 { capabilities.clone() } else { oci::Capabilities::default() };
-    let capabilities = oci::LinuxCapabilitiesBuilder::default()
-        .bounding(capabilities)
-        .effective(held.clone())
-        .permitted(held)
-        .inheritable(oci::Capabilities::default())
-        .ambient(oci::Capabilities::default())
-        .build()?;
+/// Settings of the kernel that are the task's own.
+fn sysctls(plan: &Plan, own_network: bool) -> Result<HashMap<String, String>, ContainerError> {
+    let of_network = plan.container.sysctls.keys().find(|name| name.starts_with("net."));
+    if let Some(name) = of_network.filter(|_| !own_network) {
+        return Err(ContainerError::Build(format!("{name} cannot be set: the task has the machine's network")));
+    }
+    Ok(plan.container.sysctls.clone().into_iter().collect())
+}
+
+fn first_process(plan: &Plan, process: Process) -> Result<oci::Process, ContainerError> {
     let user = oci::UserBuilder::default()
         .uid(process.user.uid)
         .gid(process.user.gid)
         .additional_gids(process.user.groups)
         .build()?;
-    oci::ProcessBuilder::default()
+    let mut built = oci::ProcessBuilder::default()
         .terminal(false)
-        .user(user)
         .args(process.arguments)
         .env(process.environment)
         .cwd(process.working_dir)
-        .capabilities(capabilities)
-        .rlimits(rlimits()?)
+        .capabilities(options::capabilities(&plan.container, process.user.uid == 0)?)
+        .rlimits(options::rlimits(&plan.container)?)
+        .user(user)
         .no_new_privileges(true)
-        .build()
-}
-
-/// Limits within the hard ones that this process has: to raise those takes a right that even root
-/// may lack.
-fn rlimits() -> Result<Vec<oci::PosixRlimit>, OciSpecError> {
-    use nix::sys::resource::{Resource, getrlimit};
-    const FILES: u64 = 1 << 20;
-    let mut limits =
-        vec![oci::PosixRlimitBuilder::default().typ(oci::PosixRlimitType::RlimitCore).soft(0_u64).hard(0_u64).build()?];
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let files = hard.min(FILES);
-        limits.push(
-            oci::PosixRlimitBuilder::default()
-                .typ(oci::PosixRlimitType::RlimitNofile)
-                .soft(files)
-                .hard(files)
-                .build()?,
-        );
+        .build()?;
+    if plan.container.gains_privileges {
+        // Only a process without the word on it loads its filter while it still may.
+        built.set_no_new_privileges(None);
     }
-    Ok(limits)
+    Ok(built)
 }
 
-fn resources(limits: &Limits) -> Result<oci::LinuxResources, OciSpecError> {
+fn resources(plan: &Plan) -> Result<oci::LinuxResources, ContainerError> {
+    let limits = &plan.limits;
     const PERIOD_US: u64 = 100_000;
     // The kernel takes no quota below 1 ms.
     const QUOTA_US_MIN: u64 = 1_000;
     let mut resources = oci::LinuxResourcesBuilder::default()
-        .devices(vec![oci::LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?])
+        .devices(options::device_rules(&plan.container)?)
         .pids(oci::LinuxPidsBuilder::default().limit(limits.pids.min(i64::MAX as u64) as i64).build()?);
     if let Some(bytes) = limits.memory_bytes {
         let bytes = bytes.min(i64::MAX as u64) as i64;
         let mut memory = oci::LinuxMemoryBuilder::default().limit(bytes);
-        if swap_is_counted() {
-            // Memory and swap together: no swap beyond the limit.
-            memory = memory.swap(bytes);
+        // No swap beyond the limit; one that the kernel does not keep would fail the start.
+        let hierarchies = Hierarchies::find()?;
+        match hierarchies.counts_swap(&plan.cgroup) {
+            // Swap alone. The library takes a swap of nothing for none said, and leaves it unlimited.
+            true if hierarchies.is_unified() => {
+                resources = resources.unified(HashMap::from([("memory.swap.max".to_owned(), "0".to_owned())]));
+            }
+            // Memory and swap together.
+            true => memory = memory.swap(bytes),
+            false => {}
         }
         resources = resources.memory(memory.build()?);
     }
@@ -211,22 +235,10 @@ fn resources(limits: &Limits) -> Result<oci::LinuxResources, OciSpecError> {
         let quota = millis.saturating_mul(PERIOD_US / 1000).clamp(QUOTA_US_MIN, i64::MAX as u64) as i64;
         resources = resources.cpu(oci::LinuxCpuBuilder::default().period(PERIOD_US).quota(quota).build()?);
     }
-    resources.build()
+    Ok(resources.build()?)
 }
 
-/// Whether the kernel accounts for swap: setting a limit that it does not keep fails the start.
-fn swap_is_counted() -> bool {
-    let Ok(hierarchies) = super::cgroup::Hierarchies::find() else { return false };
-    let Some(memory) = hierarchies.of("memory") else { return false };
-    let v1 = memory.join("memory.memsw.limit_in_bytes").exists();
-    let v2 = || {
-        let children = fs::read_dir(memory).into_iter().flatten().flatten();
-        children.take(64).any(|child| child.path().join("memory.swap.max").exists())
-    };
-    v1 || (hierarchies.is_unified() && v2())
-}
-
-fn mounts(plan: &Plan) -> Result<Vec<oci::Mount>, OciSpecError> {
+fn mounts(plan: &Plan, mounted: &[Mounted]) -> Result<Vec<oci::Mount>, OciSpecError> {
     let of = |kind: &str, at: &str, options: &str| {
         oci::MountBuilder::default()
             .typ(kind)
@@ -235,18 +247,20 @@ fn mounts(plan: &Plan) -> Result<Vec<oci::Mount>, OciSpecError> {
             .options(options.split(',').map(str::to_owned).collect::<Vec<_>>())
             .build()
     };
+    let shm_bytes = plan.container.shm_bytes.unwrap_or(64 << 20);
+    let sys = if plan.container.privileged { "nosuid,noexec,nodev" } else { "nosuid,noexec,nodev,ro" };
     let mut mounts = vec![
         of("proc", "/proc", "nosuid,noexec,nodev")?,
         of("tmpfs", "/dev", "nosuid,strictatime,mode=755,size=65536k")?,
         of("devpts", "/dev/pts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5")?,
-        of("tmpfs", "/dev/shm", "nosuid,noexec,nodev,mode=1777,size=65536k")?,
+        of("tmpfs", "/dev/shm", &format!("nosuid,noexec,nodev,mode=1777,size={shm_bytes}"))?,
         of("mqueue", "/dev/mqueue", "nosuid,noexec,nodev")?,
-        of("sysfs", "/sys", "nosuid,noexec,nodev,ro")?,
+        of("sysfs", "/sys", sys)?,
     ];
-    if plan.digest().is_some() {
+    if plan.digest().is_some() || plan.names.is_some() {
         // On the machine's network a task finds names as the machine does.
         for name in ["hosts", "resolv.conf"] {
-            let from = plan.etc.join(name);
+            let from = plan.names.as_ref().unwrap_or(&plan.etc).join(name);
             if from.exists() {
                 let at = format!("/etc/{name}");
                 let mount = oci::MountBuilder::default().typ("bind").source(from).destination(at);
@@ -254,6 +268,16 @@ fn mounts(plan: &Plan) -> Result<Vec<oci::Mount>, OciSpecError> {
             }
         }
     }
+    let mut own = options::mounts(&plan.container)?;
+    for Mounted { from, at, read_only, .. } in mounted {
+        // What is mounted below has these already: a shim lays nothing else.
+        let options = ["rbind", "rprivate", "nodev", if *read_only { "ro" } else { "rw" }];
+        let mount = oci::MountBuilder::default().typ("bind").source(from).destination(at);
+        own.push(mount.options(options.map(str::to_owned).to_vec()).build()?);
+    }
+    // What lies within another is mounted after it.
+    own.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(own);
     Ok(mounts)
 }
 
@@ -262,6 +286,10 @@ fn mounts(plan: &Plan) -> Result<Vec<oci::Mount>, OciSpecError> {
 struct Program {
     /// This process's parent-to-be: readable once it is dead.
     shim: Arc<OwnedFd>,
+    /// A small init goes before the task's program.
+    init: bool,
+    /// Its streams are a terminal, which it is to control.
+    terminal: bool,
 }
 
 impl workload::Executor for Program {
@@ -290,6 +318,13 @@ impl workload::Executor for Program {
     fn exec(&self, spec: &oci::Spec) -> Result<(), workload::ExecutorError> {
         let arguments = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
         let as_c: Result<Vec<_>, _> = arguments.iter().map(|word| std::ffi::CString::new(word.as_str())).collect();
+        if self.terminal {
+            // SAFETY: the request takes no pointer. Without it the terminal serves, but sends no signals.
+            let _ = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+        }
+        if self.init {
+            init::go_before();
+        }
         let errno = match as_c {
             Ok(words) if !words.is_empty() => execvp(&words[0], &words).err().unwrap_or(Errno::EINVAL),
             _ => Errno::EINVAL,

@@ -4,10 +4,8 @@
 //! speaks; the shim answers `{"answer":"hello","version":M}` with the lower of N and its own, and
 //! both keep to M. A shim lives as long as its task, so a newer daemon meets older shims: a verb
 //! that a shim does not know is answered by `refused` and changes nothing, and fields that a
-//! reader does not know are skipped. `exec`, `resize` and `renew` (of a lease) are the names kept
-//! for what comes.
+//! reader does not know are skipped.
 
-use rialto_protocol::event::TaskReport;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Exit;
@@ -30,6 +28,10 @@ pub enum Ask {
     Stop {
         grace_ms: u64,
     },
+    /// The task's lease is sure until then, by the boot-time clock, ms: it is ended by then unless it is renewed again.
+    Renew {
+        until_ms: u64,
+    },
     /// Sends one signal to the container's first process.
     Kill {
         signal: i32,
@@ -38,6 +40,8 @@ pub enum Ask {
     Output {
         after: u64,
     },
+    /// Answered by `done`; from then on the connection carries frames of [`rialto_protocol::session`].
+    Attach,
     #[serde(other)]
     Unknown,
 }
@@ -79,19 +83,6 @@ pub enum State {
     },
 }
 
-impl State {
-    /// What the brain is told.
-    pub fn report(&self) -> TaskReport {
-        match self {
-            State::Starting => TaskReport::Starting,
-            State::Running { started_at, digest } => {
-                TaskReport::Running { image_digest: digest.clone(), started_at: *started_at }
-            }
-            State::Ended { exit } => exit.report(),
-        }
-    }
-}
-
 /// A line of the protocol.
 pub fn line(message: &impl Serialize) -> Vec<u8> {
     // These types hold strings, numbers and nothing that JSON could refuse.
@@ -116,8 +107,7 @@ mod tests {
 
     #[test]
     fn lines_read_back() {
-        let state =
-            State::Ended { exit: Exit { version: 1, exit_code: Some(3), oom_killed: true, ended_at: 7, reason: None } };
+        let state = State::Ended { exit: Exit { exit_code: Some(3), oom_killed: true, ..Exit::failed("") } };
         let text = line(&Answer::State { state: state.clone() });
         assert_eq!(text.last(), Some(&b'\n'));
         assert_eq!(serde_json::from_slice::<Answer>(&text).unwrap(), Answer::State { state });

@@ -43,6 +43,8 @@ const SHOWN: &[&str] = &[
     "terminfo",
     "timezone",
 ];
+/// These are there even where the machine has none.
+const MOUNTED_OVER: [&str; 2] = ["hosts", "resolv.conf"];
 const FILE_BYTES_MAX: u64 = 8 << 20;
 const ENTRIES_MAX: usize = 8192;
 const DEPTH_MAX: usize = 8;
@@ -61,6 +63,8 @@ pub fn refresh(to: &Path) -> io::Result<()> {
         // A file that is a link, as resolv.conf may be one into /run, is shown as what it leads to.
         match fs::metadata(&from) {
             Ok(found) => copy(&from, &found, &target, DEPTH_MAX, &mut left)?,
+            // A task with a network of its own has others in their places.
+            Err(_) if MOUNTED_OVER.contains(name) => drop(fs::File::create(&target)?),
             Err(_) => remove(&target),
         }
     }

@@ -11,8 +11,12 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use nix::sys::signal::Signal;
 use rialto_protocol::event::TaskReport;
+use rialto_protocol::model::health::HealthCheck;
+use rialto_protocol::model::{Container, Health};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::devices::Unit;
+use super::mounts::Mounted;
 use super::process::Process;
 
 /// The version of the files, and of the control protocol: see [`super::control`].
@@ -36,14 +40,41 @@ pub struct Plan {
     pub command: Vec<String>,
     pub environment: BTreeMap<String, String>,
     pub limits: Limits,
+    /// Volumes and folders, as they lie on this machine.
+    #[serde(default)]
+    pub mounts: Vec<Mounted>,
+    /// Devices that it has for itself.
+    #[serde(default)]
+    pub units: Vec<Unit>,
+    /// What its service asks of the container.
+    #[serde(default)]
+    pub container: Container,
     /// The machine's `/etc` as tasks may see it.
     pub etc: PathBuf,
+    /// Of a task with a network of its own: where its own `hosts` and `resolv.conf` lie.
+    #[serde(default)]
+    pub names: Option<PathBuf>,
     /// Never to be seen by a task, wherever they lie.
     pub hide: Vec<PathBuf>,
     /// An empty folder: each shim mounts there, and sees there, its own.
     pub bench: PathBuf,
     /// The log's bound.
     pub log_bytes_max: u64,
+    /// TCP ports at which its program is to listen before anybody is sent there.
+    #[serde(default)]
+    pub listens: Vec<u16>,
+    /// It runs under a lease: for as long as that says, and no longer.
+    #[serde(default)]
+    pub leased: bool,
+}
+
+/// Until when a task may run: written by the daemon with each renewal, before its shim is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// By the boot-time clock, ms.
+    pub until_ms: u64,
+    /// The task's own, between its stop signal and SIGKILL.
+    pub grace_ms: u64,
 }
 
 /// What the root of a container is made of.
@@ -67,9 +98,15 @@ pub struct Layers {
     pub environment: Vec<String>,
     pub working_dir: String,
     pub user: String,
+    /// Paths that hold data.
+    #[serde(default)]
+    pub volumes: Vec<String>,
     /// `SIGQUIT`, `QUIT` or a number; SIGTERM where the image names none.
     #[serde(default)]
     pub stop_signal: Option<String>,
+    /// How the image says it is to be looked after.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
 }
 
 /// What the kernel enforces; `None` is unlimited.
@@ -102,6 +139,9 @@ pub struct Exit {
     pub exit_code: Option<i32>,
     #[serde(default)]
     pub oom_killed: bool,
+    /// Its lease ended, and that ended it.
+    #[serde(default)]
+    pub expired: bool,
     /// Wall clock, ms.
     pub ended_at: u64,
     #[serde(default)]
@@ -112,12 +152,20 @@ impl Exit {
     /// An end without an exit code.
     pub fn failed(reason: impl Into<String>) -> Self {
         let ended_at = super::process::wall_ms();
-        Self { version: VERSION, exit_code: None, oom_killed: false, ended_at, reason: Some(reason.into()) }
+        Self {
+            version: VERSION,
+            exit_code: None,
+            oom_killed: false,
+            expired: false,
+            ended_at,
+            reason: Some(reason.into()),
+        }
     }
 
     /// What the brain is told.
     pub fn report(&self) -> TaskReport {
         match self.exit_code {
+            Some(exit_code) if self.expired => TaskReport::Expired { exit_code, ended_at: self.ended_at },
             Some(exit_code) => TaskReport::Exited { exit_code, oom_killed: self.oom_killed, ended_at: self.ended_at },
             None => TaskReport::Failed { reason: self.reason.clone().unwrap_or_else(|| "it never ran".into()) },
         }
@@ -137,6 +185,9 @@ impl Plan {
 impl Plan {
     /// What asks the task to end.
     pub fn stop_signal(&self) -> i32 {
+        if let Some(number) = self.container.stop_signal.as_deref().and_then(signal) {
+            return number;
+        }
         let named = match &self.image {
             Image::Host => None,
             Image::Layers(image) => image.stop_signal.as_deref().and_then(signal),
@@ -177,6 +228,16 @@ impl Folder {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The container as it was described to the kernel.
+    pub fn description(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+
+    /// Where volumes lie that end with the task.
+    pub fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
     }
 
     /// What the shim itself has to say when it cannot go on.
@@ -221,6 +282,15 @@ impl Folder {
         self.write("life.json", life, false)
     }
 
+    pub fn read_lease(&self) -> io::Result<Lease> {
+        self.read("lease.json")
+    }
+
+    /// Not forced to the disk: no lease outlives a boot.
+    pub fn write_lease(&self, lease: &Lease) -> io::Result<()> {
+        self.write("lease.json", lease, false)
+    }
+
     pub fn read_exit(&self) -> io::Result<Exit> {
         self.read("exit.json")
     }
@@ -230,9 +300,19 @@ impl Folder {
         self.write("exit.json", exit, true)
     }
 
+    /// What its health check said last.
+    pub fn read_health(&self) -> io::Result<Health> {
+        self.read("health.json")
+    }
+
+    /// Not forced to the disk: the next check says it again.
+    pub fn write_health(&self, health: Health) -> io::Result<()> {
+        self.write("health.json", &health, false)
+    }
+
     /// Removes what only a living task needs; the log and the exit stay.
     pub fn clear(&self) {
-        for folder in ["upper", "work"] {
+        for folder in ["upper", "work", "volumes"] {
             let _ = fs::remove_dir_all(self.0.join(folder));
         }
         let _ = fs::remove_file(self.0.join("control.sock"));

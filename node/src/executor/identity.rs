@@ -30,6 +30,17 @@ pub fn user_of(root: &Path, text: &str) -> Result<User, String> {
     resolve(user, group, &passwd, &groups)
 }
 
+/// The number of a group of the image below `root`, by its name or number.
+pub fn group_of(root: &Path, text: &str) -> Result<u32, String> {
+    let groups = read_in(root, "etc/group").unwrap_or_default();
+    group(text, &groups).ok_or_else(|| format!("the image has no group {text:?}"))
+}
+
+fn group(wanted: &str, groups: &str) -> Option<u32> {
+    let by_name = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == wanted);
+    by_name.and_then(|fields| fields.get(2)?.parse().ok()).or_else(|| wanted.parse().ok())
+}
+
 fn resolve(user: &str, group: Option<&str>, passwd: &str, groups: &str) -> Result<User, String> {
     let user = if user.is_empty() { "0" } else { user };
     let number: Option<u32> = user.parse().ok();
@@ -45,12 +56,8 @@ fn resolve(user: &str, group: Option<&str>, passwd: &str, groups: &str) -> Resul
         (None, Some(uid)) => (None, uid, 0),
         (None, None) => return Err(format!("the image has no user {user:?}")),
     };
-    let of_group = |wanted: &str| {
-        let by_name = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == wanted);
-        by_name.and_then(|fields| fields.get(2)?.parse().ok()).or_else(|| wanted.parse().ok())
-    };
     if let Some(group) = group {
-        let gid = of_group(group).ok_or_else(|| format!("the image has no group {group:?}"))?;
+        let gid = self::group(group, groups).ok_or_else(|| format!("the image has no group {group:?}"))?;
         return Ok(User { uid, gid, groups: Vec::new() });
     }
     let is_member = |members: &str| name.is_some_and(|name| members.split(',').any(|member| member == name));

@@ -26,25 +26,43 @@ mod client;
 mod container;
 mod containers;
 mod control;
+pub mod deadlines;
+mod device_program;
+pub mod devices;
+mod docker_seccomp;
+mod enter;
 mod etc;
 mod folder;
+mod health;
 mod identity;
 pub mod images;
+mod init;
+mod listening;
 mod log_file;
 pub mod logs;
+mod mounts;
+mod names;
+pub mod network;
 mod null;
+mod options;
 mod probe;
 mod process;
 mod roll;
 mod rootfs;
 mod seccomp;
+mod sessions;
 mod shim;
+mod stats;
+mod volumes;
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::ClaimId;
 use rialto_protocol::model::TaskSpec;
@@ -52,16 +70,22 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use containers::Containers;
+use deadlines::Deadlines;
+use devices::DeviceClass;
+pub use enter::enter_main;
 use images::{Fetch, Images};
 use logs::LogStore;
+use network::Network;
 pub use probe::probe;
+pub use sessions::Sessions;
 pub use shim::shim_main;
+pub use stats::Usage;
 
 /// Why a task that was never here has ended.
 const NOTHING_HERE: &str = "this machine has no container of it";
 
 /// What an executor of containers must know of its machine.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The data folder; `executor/` in it is ours.
     pub data: PathBuf,
@@ -69,8 +93,33 @@ pub struct Config {
     pub prefix: String,
     /// Never to be seen by tasks, wherever they lie; the data folder always is among them.
     pub hide: Vec<PathBuf>,
+    /// Of tasks with addresses of their own; `None`: all use the machine's.
+    pub network: Option<Network>,
+    /// What of the machine tasks may have.
+    pub provisions: Provisions,
+    /// Until when tasks may run that have a lease.
+    pub deadlines: Deadlines,
+    /// Where this peer serves etcd's clients; tasks with addresses of their own find it at their machine's.
+    pub etcd: Option<SocketAddr>,
     /// The program that is a shim when its first argument is `shim`: `/proc/self/exe`.
     pub shim: PathBuf,
+}
+
+/// What of this machine tasks may have beside what is every task's.
+#[derive(Clone, Default)]
+pub struct Provisions {
+    /// As [`rialto_protocol::model::Machine::allows`].
+    pub allows: Vec<String>,
+    /// By class.
+    pub devices: BTreeMap<String, DeviceClass>,
+    /// Opens secrets; `None`: there are none here.
+    pub secrets: Option<Arc<dyn Unseal>>,
+}
+
+/// Opens what is kept sealed.
+pub trait Unseal: Send + Sync {
+    /// What a secret says, or why that cannot be told.
+    fn unseal(&self, name: &str) -> BoxFuture<'_, Result<Vec<u8>, String>>;
 }
 
 /// Something to do.
@@ -143,6 +192,22 @@ impl Executor {
     pub fn images(&self) -> Option<&Images> {
         match &self.0 {
             Kind::Container(containers) => Some(&containers.images),
+            Kind::Null(_) => None,
+        }
+    }
+
+    /// Whether no task of this machine lives.
+    pub fn is_idle(&self) -> bool {
+        match &self.0 {
+            Kind::Container(containers) => containers.roll.alive().is_empty(),
+            Kind::Null(_) => true,
+        }
+    }
+
+    /// Sessions with its containers; the null executor has none.
+    pub fn sessions(&self) -> Option<Sessions> {
+        match &self.0 {
+            Kind::Container(containers) => Some(Sessions(containers.clone())),
             Kind::Null(_) => None,
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::ClaimId;
-use rialto_protocol::model::TaskSpec;
+use rialto_protocol::model::{Health, TaskSpec};
 use tokio::sync::mpsc;
 use tokio_util::time::{DelayQueue, delay_queue::Key};
 
@@ -67,7 +67,7 @@ fn start(
     if let Some(task) = tasks.get(&claim) {
         return vec![task.last.clone()];
     }
-    let running = TaskReport::Running { image_digest: None, started_at: wall_ms() };
+    let running = TaskReport::Running { image_digest: None, started_at: wall_ms(), health: Health::None };
     let (last, end, told) = match lifetime(&spec.command) {
         Lifetime::Ends(after) if after.is_zero() => (exited(0), None, vec![running, exited(0)]),
         Lifetime::Ends(after) => (running.clone(), Some(ends.insert(claim, after)), vec![running]),

@@ -1,7 +1,10 @@
 //! Whether this process can run containers here.
 
 use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+
+use nix::libc;
 
 use super::cgroup::Hierarchies;
 
@@ -31,10 +34,22 @@ pub fn probe() -> Result<(), String> {
         let writable = nix::unistd::access(at, nix::unistd::AccessFlags::W_OK);
         writable.map_err(|errno| format!("{} cannot be written to: {}", at.display(), errno.desc()))?;
     }
-    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !filesystems.lines().any(|line| line.ends_with("\toverlay")) {
-        // A module may yet be loaded by the first mount, so this is only worth a word.
-        tracing::warn!("this kernel does not list overlayfs: only the image `host` is sure to run");
+    if !has_overlayfs() {
+        tracing::warn!("this kernel has no overlayfs: only the image `host` runs here");
     }
     Ok(())
+}
+
+/// Asks for it as a mount would, so that the kernel loads its module where it is one.
+fn has_overlayfs() -> bool {
+    /// As <linux/mount.h> has it.
+    const FSOPEN_CLOEXEC: libc::c_uint = 1;
+    // SAFETY: the name ends in a zero and outlives the call, which keeps no reference to it.
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), FSOPEN_CLOEXEC) };
+    match RawFd::try_from(context) {
+        // SAFETY: the kernel has just opened it for us, and nobody else knows of it.
+        Ok(context) if context >= 0 => drop(unsafe { OwnedFd::from_raw_fd(context) }),
+        _ => return false,
+    }
+    true
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -71,6 +72,13 @@ impl Pidfd {
 /// Names this boot of the machine: another one, and every process of the last is gone.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The clock that counts while the machine sleeps, too, ms since the boot.
+pub fn boot_ms() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    let at = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or_else(|_| Duration::ZERO, Duration::from);
+    at.as_millis() as u64
 }
 
 /// The wall clock, ms since 1970.

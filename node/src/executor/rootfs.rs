@@ -1,20 +1,18 @@
 //! What a container's root is put together from, in the shim's own mount namespace: when the shim
 //! is gone, however it went, so are the mounts.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::folder::{Folder, Image, Plan};
+use super::mounts;
 
 /// The machine's own programs and what they need, where they exist.
 const PROGRAMS: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "opt"];
@@ -38,7 +36,7 @@ pub fn assemble(folder: &Folder, plan: &Plan) -> io::Result<PathBuf> {
     // Nothing of ours gets out; what the machine unmounts goes away here too.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("tmpfs"), &plan.bench, Some("tmpfs"), flags, Some("mode=700,size=4m"))?;
+    mount(Some("tmpfs"), &plan.bench, Some("tmpfs"), flags, Some("mode=700,size=16m"))?;
     let root = plan.bench.join("rootfs");
     fs::create_dir(&root)?;
     match &plan.image {
@@ -114,24 +112,5 @@ fn overlay(folder: &Folder, root: &Path, store: &Path, layers: &[String]) -> io:
 fn bind(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    let path = CString::new(to.as_os_str().as_bytes())?;
-    // SAFETY: the path is a C string, and the size is that of the structure.
-    let set = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    Errno::result(set)?;
-    Ok(())
+    mounts::restrict(to, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV, 0)
 }

@@ -6,17 +6,21 @@
 //! It is given the control socket's door as descriptor 0, opened by the daemon, so that there is
 //! no moment at which a shim lives and its door is closed.
 
+mod guests;
+mod lease;
 mod output;
 mod visitors;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::exit;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2, setsid};
@@ -25,9 +29,13 @@ use super::cgroup::Hierarchies;
 use super::container::{self, Created, Process as FirstProcess, Streams};
 use super::control::State;
 use super::folder::{Exit, Folder, Image, Layers, Life, Plan, VERSION};
+use super::log_file::Stream;
 use super::process::{Pidfd, Process, boot_id, wall_ms};
-use super::{identity, rootfs};
+use super::{identity, mounts, rootfs};
+use guests::Guests;
+use lease::Ending;
 use output::Outputs;
+use rialto_protocol::model::Container;
 use visitors::Visitors;
 use watch::Watch;
 
@@ -57,6 +65,7 @@ fn run(folder: &Folder) -> io::Result<()> {
     unsafe { libc::umask(0o022) };
     let door = take_door()?;
     let plan = folder.read_plan()?;
+    let gift = mounts::take_gift(&plan)?;
     if plan.version != VERSION {
         return Err(io::Error::other(format!("this plan is of version {}", plan.version)));
     }
@@ -66,7 +75,7 @@ fn run(folder: &Folder) -> io::Result<()> {
     let hierarchies = Hierarchies::find()?;
     let mut visitors = Visitors::new(door);
 
-    let exit = match start(folder, &plan, &mut life, &hierarchies) {
+    let exit = match start(folder, &plan, gift, &mut life, &hierarchies) {
         Ok(task) => {
             visitors.set(State::Running { started_at: life.started_at.unwrap_or_default(), digest: plan.digest() });
             let watch = Watch {
@@ -74,11 +83,15 @@ fn run(folder: &Folder) -> io::Result<()> {
                 pidfd: &task.pidfd,
                 stop_signal: plan.stop_signal(),
                 outputs: task.outputs,
+                guests: task.guests,
                 visitors: &mut visitors,
+                lease: task.lease,
             };
-            let code = watch.until_end();
+            let (code, expired) = watch.until_end();
+            // Who hears of the end finds them free.
+            drop(task.held);
             let oom_killed = hierarchies.oom_kills(&plan.cgroup) > 0;
-            Exit { version: VERSION, exit_code: Some(code), oom_killed, ended_at: wall_ms(), reason: None }
+            Exit { version: VERSION, exit_code: Some(code), oom_killed, expired, ended_at: wall_ms(), reason: None }
         }
         Err(reason) => {
             kill_all(&hierarchies, &plan);
@@ -109,23 +122,71 @@ struct Task {
     init: Pid,
     pidfd: Pidfd,
     outputs: Outputs,
+    guests: Guests,
+    lease: Option<Ending>,
+    held: Vec<mounts::Held>,
 }
 
-fn start(folder: &Folder, plan: &Plan, life: &mut Life, hierarchies: &Hierarchies) -> Result<Task, String> {
+fn start(
+    folder: &Folder,
+    plan: &Plan,
+    gift: BTreeMap<usize, Vec<u8>>,
+    life: &mut Life,
+    hierarchies: &Hierarchies,
+) -> Result<Task, String> {
     let root = rootfs::assemble(folder, plan).map_err(|error| format!("its root cannot be mounted: {error}"))?;
     let process = first_process(plan, &root)?;
+    let laid = mounts::lay(plan, &root, gift).map_err(|error| format!("its volumes cannot be had: {error}"))?;
     let said = |error: io::Error| error.to_string();
     let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| said(errno.into()));
-    let ((stdout, stdout_in), (stderr, stderr_in)) = (pipe()?, pipe()?);
-    let stdin: OwnedFd = File::open("/dev/null").map_err(said)?.into();
+    let mut reads = Vec::new();
+    let (mut input, mut terminal) = (None, None);
+    let streams = if plan.container.tty {
+        let ends = nix::pty::openpty(None, None).map_err(|errno| said(errno.into()))?;
+        for end in [&ends.master, &ends.slave] {
+            fcntl(end.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|errno| said(errno.into()))?;
+        }
+        nix::unistd::fchown(&ends.slave, Some(process.user.uid.into()), None).map_err(|errno| said(errno.into()))?;
+        let copy = |end: &OwnedFd| end.try_clone().map_err(said);
+        reads.push((Stream::Stdout, copy(&ends.master)?));
+        input = Some(copy(&ends.master)?).filter(|_| plan.container.stdin_open);
+        terminal = Some(ends.master);
+        Streams { stdin: copy(&ends.slave)?, stdout: copy(&ends.slave)?, stderr: ends.slave }
+    } else {
+        let ((stdout, stdout_in), (stderr, stderr_in)) = (pipe()?, pipe()?);
+        reads.extend([(Stream::Stdout, stdout), (Stream::Stderr, stderr)]);
+        let stdin = match plan.container.stdin_open {
+            true => {
+                let (stdin, ours) = pipe()?;
+                input = Some(ours);
+                stdin
+            }
+            false => File::open("/dev/null").map_err(said)?.into(),
+        };
+        Streams { stdin, stdout: stdout_in, stderr: stderr_in }
+    };
+    let guests = Guests::new(input, terminal).map_err(said)?;
     hierarchies.hold(&plan.cgroup).map_err(|error| format!("its cgroup cannot be made: {error}"))?;
-    let streams = Streams { stdin, stdout: stdout_in, stderr: stderr_in };
-    let made = container::create(plan, &root, process, streams);
+    let made = container::create(folder, plan, &root, &laid.mounts, process, streams);
     let mut created = made.map_err(|error| format!("its container cannot be made: {error}"))?;
-    let outputs = Outputs::new(folder, plan.log_bytes_max, stdout, stderr);
+    container::keep_to_devices(plan, hierarchies).map_err(|error| error.to_string())?;
+    let outputs = Outputs::new(folder, plan.log_bytes_max, reads);
     let outputs = outputs.map_err(|error| format!("its log cannot be written: {error}"))?;
+    let lease = lease_of(folder, plan)?;
     let (init, pidfd) = begin(folder, life, &mut created)?;
-    Ok(Task { init, pidfd, outputs })
+    Ok(Task { init, pidfd, outputs, guests, lease, held: laid.held })
+}
+
+/// The lease of a task that runs under one, as it stands now: to make a container takes time.
+fn lease_of(folder: &Folder, plan: &Plan) -> Result<Option<Ending>, String> {
+    if !plan.leased {
+        return Ok(None);
+    }
+    let lease = folder.read_lease().map_err(|error| format!("its lease cannot be read: {error}"))?;
+    if Ending::is_over(&lease) {
+        return Err("its lease ended before it could start".into());
+    }
+    Ending::of(lease).map(Some).map_err(|error| format!("the end of its lease cannot be waited for: {error}"))
 }
 
 fn begin(folder: &Folder, life: &mut Life, created: &mut Created) -> Result<(Pid, Pidfd), String> {
@@ -143,18 +204,27 @@ fn begin(folder: &Folder, life: &mut Life, created: &mut Created) -> Result<(Pid
 
 fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, String> {
     let own = plan.environment.iter().map(|(name, value)| format!("{name}={value}"));
-    let process = match &plan.image {
+    let Container { entrypoint: own_entrypoint, working_dir: own_dir, user: own_user, group_add, .. } = &plan.container;
+    let mut process = match &plan.image {
         Image::Host => FirstProcess {
-            arguments: plan.command.clone(),
+            arguments: own_entrypoint.iter().flatten().chain(&plan.command).cloned().collect(),
             environment: sound(own.collect()),
-            working_dir: "/".into(),
-            user: identity::User::default(),
+            working_dir: own_dir.clone().unwrap_or_else(|| "/".into()),
+            user: identity::user_of(root, own_user.as_deref().unwrap_or_default())?,
         },
         Image::Layers(image) => {
             let Layers { entrypoint, command, environment, working_dir, user, .. } = image.as_ref();
             let name_of = |line: &String| line.split('=').next().unwrap_or_default().to_owned();
             let kept = environment.iter().filter(|line| !plan.environment.contains_key(&name_of(line))).cloned();
-            let command = if plan.command.is_empty() { command } else { &plan.command };
+            let none = Vec::new();
+            let (entrypoint, command) = match own_entrypoint {
+                // Another entrypoint does not understand the image's command.
+                Some(own) if plan.command.is_empty() => (own, &none),
+                Some(own) => (own, &plan.command),
+                None if plan.command.is_empty() => (entrypoint, command),
+                None => (entrypoint, &plan.command),
+            };
+            let working_dir = own_dir.as_ref().unwrap_or(working_dir);
             let working_dir = if working_dir.is_empty() { "/" } else { working_dir };
             identity::make_working_dir(root, working_dir)
                 .map_err(|error| format!("its working folder {working_dir:?} cannot be made: {error}"))?;
@@ -162,10 +232,13 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
                 arguments: entrypoint.iter().chain(command).cloned().collect(),
                 environment: sound(kept.chain(own).collect()),
                 working_dir: working_dir.to_owned(),
-                user: identity::user_of(root, user)?,
+                user: identity::user_of(root, own_user.as_ref().unwrap_or(user))?,
             }
         }
     };
+    for group in group_add {
+        process.user.groups.push(identity::group_of(root, group)?);
+    }
     if process.arguments.is_empty() {
         return Err("it has no command: neither its service nor its image names one".into());
     }

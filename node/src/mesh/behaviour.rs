@@ -243,11 +243,11 @@ impl ConnectionHandler for Handler {
 }
 
 /// The protocols that a peer may choose from when it opens a stream.
-pub(super) struct Offer([Option<StreamProtocol>; 3]);
+pub(super) struct Offer([Option<StreamProtocol>; 4]);
 
 impl UpgradeInfo for Offer {
     type Info = StreamProtocol;
-    type InfoIter = std::iter::Flatten<std::array::IntoIter<Option<StreamProtocol>, 3>>;
+    type InfoIter = std::iter::Flatten<std::array::IntoIter<Option<StreamProtocol>, 4>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
         self.0.clone().into_iter().flatten()

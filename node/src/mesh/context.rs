@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::behaviour::Order;
 use super::book::Book;
-use super::counters::{Counters, LogLimits};
+use super::counters::{Counters, LogLimits, Traffic};
 use super::doors::{Door, Doors};
 use super::outbox::Outbox;
 use super::{MeshEvent, OpenError};
@@ -41,6 +41,9 @@ pub(super) struct Shared {
     pub expulsion: Notify,
     pub outboxes: Mutex<HashMap<PeerId, Arc<Outbox>>>,
     pub counters: Counters,
+    /// What was given to streams, and what was read from them.
+    pub outgoing: Traffic,
+    pub incoming: Traffic,
     pub log_limits: LogLimits,
     pub events: mpsc::Sender<MeshEvent>,
     pub opens: mpsc::Sender<Open>,

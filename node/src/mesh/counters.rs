@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rialto_protocol::wire::Message;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What the mesh has counted since it started.
@@ -30,6 +32,8 @@ counters! {
     hello_admitted,
     /// Messages that did not decode or were too long.
     malformed,
+    /// Messages that only a later version knows; they were passed over.
+    unknown,
     /// Messages that were not sent: a queue was full, or their receiver could not be reached.
     dropped,
     /// Connections whose handshake failed: garbage, other protocols, port scans.
@@ -51,12 +55,45 @@ impl MeshCounters {
             ("mesh_strangers", self.strangers),
             ("mesh_hello_refused", self.hello_refused),
             ("mesh_malformed", self.malformed),
+            ("mesh_unknown", self.unknown),
             ("mesh_dropped", self.dropped),
             ("mesh_handshakes_failed", self.handshakes_failed),
             ("mesh_streams_refused", self.streams_refused),
             ("mesh_unsupported", self.unsupported),
         ];
         named.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_string(), count)).collect()
+    }
+}
+
+/// What went over links one way, by the kind of message: how many, and how many bytes they and their lengths take,
+/// before encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    pub kind: &'static str,
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// Counts what goes one way.
+#[derive(Default)]
+pub(super) struct Traffic([(Counter, Counter); Message::KINDS.len()]);
+
+impl Traffic {
+    pub(super) fn add(&self, kind: &'static str, bytes: usize) {
+        if let Some((messages, all)) = Message::KINDS.iter().position(|one| *one == kind).map(|at| &self.0[at]) {
+            messages.add(1);
+            all.add(bytes as u64);
+        }
+    }
+
+    pub(super) fn read(&self) -> Vec<Flow> {
+        let each = Message::KINDS.iter().zip(&self.0);
+        let flow = |(kind, (messages, bytes)): (&&'static str, &(Counter, Counter))| Flow {
+            kind,
+            messages: messages.0.load(Ordering::Relaxed),
+            bytes: bytes.0.load(Ordering::Relaxed),
+        };
+        each.map(flow).collect()
     }
 }
 
@@ -89,6 +126,7 @@ pub(super) struct LogLimits {
     pub(super) stranger: LogLimit,
     pub(super) hello: LogLimit,
     pub(super) malformed: LogLimit,
+    pub(super) unknown: LogLimit,
     pub(super) handshake: LogLimit,
     pub(super) streams: LogLimit,
 }

@@ -14,16 +14,18 @@ pub(super) enum Door {
     Hello,
     Link,
     Api,
+    Locks,
 }
 
 impl Door {
-    pub(super) const ALL: [Door; 3] = [Door::Hello, Door::Link, Door::Api];
+    pub(super) const ALL: [Door; 4] = [Door::Hello, Door::Link, Door::Api, Door::Locks];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Door::Hello => "/rialto/hello/1",
             Door::Link => "/rialto/link/1",
             Door::Api => "/rialto/api/1",
+            Door::Locks => "/rialto/locks/1",
         }
     }
 
@@ -41,7 +43,7 @@ impl Door {
         match self {
             Door::Hello => 8,
             Door::Link => 4,
-            Door::Api => 64,
+            Door::Api | Door::Locks => 64,
         }
     }
 }
@@ -63,14 +65,14 @@ pub(super) struct Standing {
     /// It has knocked at `hello` at least once.
     greeted: AtomicBool,
     connections: AtomicU32,
-    open: [Arc<AtomicU32>; 3],
+    open: [Arc<AtomicU32>; 4],
 }
 
 impl Doors {
     pub(super) fn standing(&self, peer: &PeerId) -> Arc<Standing> {
         let mut standings = self.standings.lock().expect("nobody panics with the lock");
         let fresh = || {
-            let open = [self.hellos.clone(), Arc::default(), Arc::default()];
+            let open = [self.hellos.clone(), Arc::default(), Arc::default(), Arc::default()];
             let (greeted, connections) = (AtomicBool::new(false), AtomicU32::new(0));
             Arc::new(Standing { peer: *peer, members: self.members.clone(), greeted, connections, open })
         };
@@ -84,6 +86,13 @@ impl Doors {
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
         let standings = self.standings.lock().expect("nobody panics with the lock");
         standings.get(peer).is_some_and(|standing| standing.connections.load(Relaxed) > 0)
+    }
+
+    /// How many connections there are, and with how many peers.
+    pub(super) fn connections(&self) -> (usize, usize) {
+        let standings = self.standings.lock().expect("nobody panics with the lock");
+        let each = standings.values().map(|standing| standing.connections.load(Relaxed) as usize);
+        each.filter(|count| *count > 0).fold((0, 0), |(connections, peers), count| (connections + count, peers + 1))
     }
 
     /// Replaces the allow list; answers who was on it and is not any more.
@@ -120,7 +129,7 @@ impl Standing {
 
     /// The protocols that this identity may open now: read anew for each stream, so that an
     /// admission counts at once, on connections that are already there.
-    pub(super) fn offers(&self) -> [Option<StreamProtocol>; 3] {
+    pub(super) fn offers(&self) -> [Option<StreamProtocol>; 4] {
         Door::ALL.map(|door| (door == Door::Hello || self.is_member()).then(|| door.protocol()))
     }
 
@@ -155,7 +164,7 @@ mod tests {
         let doors = Doors::default();
         let (member, stranger) = (PeerId([1; 32]), PeerId([2; 32]));
         assert!(doors.admit_only(HashSet::from([member])).is_empty());
-        assert_eq!(doors.standing(&member).offers().into_iter().flatten().count(), 3);
+        assert_eq!(doors.standing(&member).offers().into_iter().flatten().count(), 4);
         let standing = doors.standing(&stranger);
         assert_eq!(standing.offers().into_iter().flatten().collect::<Vec<_>>(), [Door::Hello.protocol()]);
         assert!(standing.enter(Door::Api).is_none() && !standing.has_greeted());

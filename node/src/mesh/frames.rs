@@ -8,29 +8,40 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
 /// A message, encoded once for however many receivers.
 #[derive(Clone, Debug)]
-pub struct Packet(Bytes);
+pub struct Packet {
+    kind: &'static str,
+    bytes: Bytes,
+}
+
+/// The length before each message, in bytes.
+pub(super) const HEADER_BYTES: usize = 4;
 
 impl Packet {
     /// Encodes a message.
     pub fn of(message: &Message) -> Self {
-        Self(wire::encode(message).into())
+        Self { kind: message.kind(), bytes: wire::encode(message).into() }
     }
 
     /// The message's size in bytes, without the length before it.
     pub fn size(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
+    }
+
+    /// The kind of the message.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// Puts it where it is sent from.
     pub(super) fn write_to(&self, buffer: &mut BytesMut) {
-        buffer.reserve(self.0.len() + 4);
-        buffer.put_u32(u32::try_from(self.0.len()).expect("the bound is far below"));
-        buffer.put_slice(&self.0);
+        buffer.reserve(self.size() + HEADER_BYTES);
+        buffer.put_u32(u32::try_from(self.size()).expect("the bound is far below"));
+        buffer.put_slice(&self.bytes);
     }
 
     /// Whether a receiver would take it.
     pub(super) fn fits(&self) -> bool {
-        self.0.len() <= MESSAGE_BYTES_MAX
+        self.size() <= MESSAGE_BYTES_MAX
     }
 }
 

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use futures::StreamExt;
 use libp2p::Stream;
 use rialto_protocol::ids::PeerId;
-use rialto_protocol::wire;
+use rialto_protocol::wire::{self, Came};
 use tokio_util::codec::LengthDelimitedCodecError;
 
 use super::MeshEvent;
 use super::context::Shared;
 use super::doors::Ticket;
-use super::frames::framed;
+use super::frames::{HEADER_BYTES, framed};
 use super::outbox::Outbox;
 
-/// Reads messages from a stream until it ends. The first that does not decode ends it too: after
-/// that nothing on it can be trusted to be what it seems.
+/// Reads messages from a stream until it ends. What only a later version knows is counted and passed over; the first
+/// message that makes no sense ends the stream: after that nothing on it can be trusted to be what it seems.
 pub(super) async fn read(shared: Arc<Shared>, from: PeerId, stream: Stream, ticket: Ticket) {
     let outbox = Outbox::of(&shared, from);
     outbox.inbound_came();
@@ -43,10 +43,21 @@ async fn messages(shared: &Shared, from: PeerId, stream: Stream, outbox: &Outbox
             // The connection was lost: no fault of the peer's.
             Err(_) => return Ok(()),
         };
-        let message = wire::decode(&bytes).map_err(|error| error.to_string())?;
+        let came = wire::receive(&bytes).map_err(|error| error.to_string())?;
         outbox.touch();
         shared.counters.received.add(1);
-        shared.tell(MeshEvent::Message { from, message }).await;
+        match came {
+            Came::Message(message) => {
+                shared.incoming.add(message.kind(), bytes.len() + HEADER_BYTES);
+                shared.tell(MeshEvent::Message { from, message }).await;
+            }
+            Came::Unknown(name) => {
+                shared.counters.unknown.add(1);
+                if shared.log_limits.unknown.allows() {
+                    tracing::info!(peer = %from, name, "a message that only a later version knows is passed over");
+                }
+            }
+        }
     }
     Ok(())
 }

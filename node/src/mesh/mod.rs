@@ -10,6 +10,7 @@
 //!   [`Mesh::set_links`], have one each way and are told when both are up, and when that ends.
 //!   Messages to other peers open one when it is needed; it ends when it has been idle for a while.
 //! - `/rialto/api/1` is a byte stream for HTTP from peer to peer, see [`Mesh::open`].
+//! - `/rialto/locks/1` is one for the lock group, see [`Mesh::open_locks`].
 //!
 //! Sending is best effort: a message is dropped, and counted, where a queue is full or its receiver
 //! cannot be reached. On one standing link messages keep their order. Signatures are not checked
@@ -46,7 +47,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use counters::MeshCounters;
+pub use counters::{Flow, MeshCounters};
 pub use frames::Packet;
 pub use hello::{HelloAnswer, HelloError};
 pub use stream::PeerStream;
@@ -109,6 +110,8 @@ pub enum MeshEvent {
     Malformed { from: PeerId, why: String },
     /// A member opened a byte stream.
     ApiStream { from: PeerId, stream: PeerStream },
+    /// A member opened a stream of the lock group's.
+    LocksStream { from: PeerId, stream: PeerStream },
     /// A newcomer shows an invitation to this cluster. The answer is the chain of admissions to its
     /// own, or the reason why it is refused, for people.
     Hello {
@@ -146,6 +149,8 @@ impl Mesh {
             expulsion: Notify::new(),
             outboxes: Mutex::default(),
             counters: counters::Counters::default(),
+            outgoing: counters::Traffic::default(),
+            incoming: counters::Traffic::default(),
             log_limits: counters::LogLimits::default(),
             events,
             opens,
@@ -234,6 +239,12 @@ impl Mesh {
         Ok(PeerStream::new(stream, None))
     }
 
+    /// Opens a stream of the lock group's to a member.
+    pub async fn open_locks(&self, peer: PeerId) -> Result<PeerStream, OpenError> {
+        let stream = self.shared.open(peer, Door::Locks, &[]).await?;
+        Ok(PeerStream::new(stream, None))
+    }
+
     /// Shows an invitation to its inviter.
     pub async fn hello(&self, invitation: &Invitation) -> Result<HelloAnswer, HelloError> {
         hello::greet(&self.shared, invitation).await
@@ -242,6 +253,16 @@ impl Mesh {
     /// What was counted since the start.
     pub fn counters(&self) -> MeshCounters {
         self.shared.counters.read()
+    }
+
+    /// What was sent and what was received over links, by kinds of messages.
+    pub fn traffic(&self) -> (Vec<Flow>, Vec<Flow>) {
+        (self.shared.outgoing.read(), self.shared.incoming.read())
+    }
+
+    /// How many connections are open, and with how many peers.
+    pub fn connections(&self) -> (usize, usize) {
+        self.shared.doors.connections()
     }
 
     /// Sends what waits, closes all connections, and ends; within two seconds.

@@ -20,7 +20,7 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 use super::backoff::Backoff;
 use super::context::Shared;
 use super::doors::Door;
-use super::frames::Packet;
+use super::frames::{HEADER_BYTES, Packet};
 use super::{MeshEvent, OpenError};
 
 /// The most messages that wait for one peer, and the most bytes of them.
@@ -32,8 +32,9 @@ const WRITE_BYTES: usize = 64 << 10;
 const BUFFER_BYTES_MAX: usize = 256 << 10;
 /// A stream that takes nothing for so long is dead.
 const STALL_MAX: Duration = Duration::from_secs(5);
-/// A stream that nobody wants to stand ends after so long without a message either way.
-const IDLE: Duration = Duration::from_secs(60);
+/// A stream that nobody wants to stand ends after so long without a message either way. Each peer compares with a random
+/// one every ten seconds: with this and what an idle connection is kept, that makes seven connections beside the links.
+const IDLE: Duration = Duration::from_secs(15);
 /// Of two peers that want to link, the one with the higher key lets the other dial first.
 const HEAD_START: Duration = Duration::from_millis(200);
 /// A stream that lasted so long was no failed attempt.
@@ -289,6 +290,7 @@ impl Carrier {
         while let Some(packet) = next {
             self.outbox.queued_bytes.fetch_sub(packet.size(), Relaxed);
             packet.write_to(buffer);
+            self.shared.outgoing.add(packet.kind(), packet.size() + HEADER_BYTES);
             count += 1;
             next = if buffer.len() < WRITE_BYTES { self.waiting.try_recv().ok() } else { None };
         }

@@ -35,7 +35,7 @@ const UNACKNOWLEDGED_MS_MAX: u32 = 5_000;
 /// A silent connection is probed after so long, and then as often, s.
 const PROBE_S: u32 = 5;
 /// A connection without a stream ends after this.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_secs(20);
 /// An identity that is no member has so long to say hello.
 const STRANGER_MAX: Duration = Duration::from_secs(2);
 /// One that has said hello has this many times as long to become one.
@@ -259,6 +259,10 @@ impl Task {
             (Door::Api, ticket) => {
                 let event = MeshEvent::ApiStream { from, stream: PeerStream::new(stream, ticket) };
                 // A stream of its own may wait for the driver; the swarm may not.
+                self.shared.spawn(async move { shared.tell(event).await });
+            }
+            (Door::Locks, ticket) => {
+                let event = MeshEvent::LocksStream { from, stream: PeerStream::new(stream, ticket) };
                 self.shared.spawn(async move { shared.tell(event).await });
             }
             (Door::Link, None) => {}

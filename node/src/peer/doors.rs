@@ -34,10 +34,11 @@ pub struct Doors {
     socket: UnixListener,
     tcp: Option<(TcpListener, Token)>,
     dns: Option<Dns>,
+    etcd: Option<TcpListener>,
 }
 
 impl Doors {
-    /// Takes the sockets. A DNS port that cannot be had is a warning, any other a failed start.
+    /// Takes the sockets. A port for DNS or etcd's clients that cannot be had is a warning, any other a failed start.
     pub async fn take(config: &Config, folder: &Folder, warnings: &Warnings) -> Result<Self, PeerError> {
         let path = &config.socket;
         let taken = |what: String, flag: &str, error: std::io::Error| {
@@ -64,7 +65,27 @@ impl Doors {
                 }
             },
         };
-        Ok(Self { socket, tcp, dns })
+        let etcd = match config.etcd {
+            None => None,
+            Some(address) => match TcpListener::bind(address).await {
+                Ok(listener) => Some(listener),
+                Err(error) => {
+                    warn(warnings, format!("etcd's API is not served: {address}: {error}; choose another with --etcd"));
+                    None
+                }
+            },
+        };
+        Ok(Self { socket, tcp, dns, etcd })
+    }
+
+    /// Where etcd's clients come in.
+    pub fn take_etcd(&mut self) -> Option<TcpListener> {
+        self.etcd.take()
+    }
+
+    /// Where that is.
+    pub fn etcd(&self) -> Option<SocketAddr> {
+        self.etcd.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// What opens the TCP door.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use rialto_protocol::api::LayerRow;
+use rialto_protocol::api::{LayerRow, LoginBody};
 use rialto_protocol::event::Request;
 use rialto_protocol::ids::PeerId;
 use rialto_protocol::view::View;
@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::network::Opener;
 use crate::api::{self, Blob, Forward, Given, ImageError, Imported, Manifest, Streamed};
 use crate::api::{fetch_blob, fetch_blob_of, fetch_manifest};
-use crate::executor::images::{self as store, Bytes, Fetch, Freed, ImageInfo, Images, LayerAt, Naming, Together};
+use crate::executor::images::{
+    self as store, Bytes, Fetch, Freed, ImageInfo, Images, LayerAt, Login, Naming, Together,
+};
 use crate::handle::Handle;
 
 /// Between two looks at the disk.
@@ -57,6 +59,13 @@ impl api::Images for ImagesForApi {
                 images.import(naming, archive)
             };
             Ok(imported(blocking(import).await?))
+        })
+    }
+
+    fn enter(&self, registry: String, login: LoginBody) -> BoxFuture<'_, Result<(), ImageError>> {
+        Box::pin(async move {
+            let login = Login { user: login.user, password: login.password };
+            self.store()?.enter(&registry, login).await.map_err(refused)
         })
     }
 

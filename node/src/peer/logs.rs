@@ -91,7 +91,8 @@ fn chunks(output: Output) -> Vec<Chunk> {
         From::Stdout => "stdout",
         From::Stderr => "stderr",
     };
+    let at_ms = output.at;
     let bytes = Bytes::from(output.bytes);
     let starts = (0..bytes.len()).step_by(CHUNK_BYTES_MAX);
-    starts.map(|at| Chunk { stream, data: bytes.slice(at..bytes.len().min(at + CHUNK_BYTES_MAX)) }).collect()
+    starts.map(|at| Chunk { stream, at: at_ms, data: bytes.slice(at..bytes.len().min(at + CHUNK_BYTES_MAX)) }).collect()
 }

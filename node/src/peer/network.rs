@@ -18,6 +18,7 @@ use crate::api;
 use crate::driver::ports::Network;
 use crate::handle::Handle;
 use crate::mesh::{Mesh, MeshEvent, Packet};
+use crate::peer::locks::Locks;
 
 /// Opens streams to other peers' APIs.
 pub struct Opener(pub Mesh);
@@ -81,6 +82,7 @@ pub async fn carry(
     events: mpsc::Sender<Event>,
     handle: Handle,
     router: Router,
+    locks: Option<Locks>,
     closing: CancellationToken,
 ) {
     while let Some(event) = heard.recv().await {
@@ -98,6 +100,12 @@ pub async fn carry(
                         api::serve_stream(router, stream, from, closing).await;
                     }
                 });
+                continue;
+            }
+            MeshEvent::LocksStream { from, stream } => {
+                if let Some(locks) = locks.clone() {
+                    tokio::spawn(locks.stream(from, stream));
+                }
                 continue;
             }
             MeshEvent::Hello { from, cluster, invitation, secret_hash, reply } => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rialto_protocol::Event;
 use rialto_protocol::event::{Description, Request};
-use rialto_protocol::model::{Executor, Resources};
+use rialto_protocol::model::{Executor, Range, Resources};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -23,17 +23,19 @@ pub struct Describe {
     listen: SocketAddr,
     capacity: Resources,
     executor: Executor,
+    /// Of whose addresses tasks have theirs.
+    network: Option<Range>,
 }
 
 impl Describe {
     /// `port` is the one that the mesh listens at.
-    pub fn new(config: &Config, port: u16, executor: Executor) -> Self {
+    pub fn new(config: &Config, port: u16, executor: Executor, network: Option<Range>) -> Self {
         let listen = SocketAddr::new(config.listen.ip(), port);
         let capacity = match executor {
             Executor::None(_) => Resources::of(0, 0),
             Executor::Container | Executor::Null => machine::capacity(config),
         };
-        Self { config: config.clone(), listen, capacity, executor }
+        Self { config: config.clone(), listen, capacity, executor, network }
     }
 
     /// The description as of now: addresses come and go.
@@ -43,8 +45,10 @@ impl Describe {
             addresses: machine::addresses(&self.config, self.listen),
             labels: self.config.labels.clone(),
             capacity: self.capacity.clone(),
+            allows: self.config.allow.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             executor: self.executor.clone(),
+            network: self.network,
         }
     }
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rialto_node::executor::deadlines::Deadlines;
 use rialto_node::executor::images::{Fetch, Images};
 use rialto_node::executor::logs::{Output, Stream};
-use rialto_node::executor::{Config, Executor, Order, Told, probe};
+use rialto_node::executor::{Config, Executor, Order, Provisions, Told, probe};
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::{AppId, ClaimId, TaskId};
 use rialto_protocol::model::TaskSpec;
@@ -34,6 +35,9 @@ pub struct Peer {
     told: mpsc::Receiver<Told>,
     fetch: Arc<dyn Fetch>,
     hide: Vec<PathBuf>,
+    provisions: Provisions,
+    /// Until when its tasks may run.
+    pub deadlines: Deadlines,
 }
 
 impl Peer {
@@ -42,18 +46,23 @@ impl Peer {
     }
 
     pub async fn fetching(fetch: Arc<dyn Fetch>) -> Self {
-        Self::with(fetch, Vec::new()).await
+        Self::with(fetch, Vec::new(), Provisions::default()).await
     }
 
     pub async fn hiding(path: &Path) -> Self {
-        Self::with(Arc::new(()), vec![path.to_owned()]).await
+        Self::with(Arc::new(()), vec![path.to_owned()], Provisions::default()).await
     }
 
-    async fn with(fetch: Arc<dyn Fetch>, hide: Vec<PathBuf>) -> Self {
+    pub async fn providing(provisions: Provisions) -> Self {
+        Self::with(Arc::new(()), Vec::new(), provisions).await
+    }
+
+    async fn with(fetch: Arc<dyn Fetch>, hide: Vec<PathBuf>, provisions: Provisions) -> Self {
         let data = tempfile::tempdir().unwrap();
         let prefix = format!("rialto-test-{}", &uuid::Uuid::now_v7().simple().to_string()[16..]);
-        let (executor, told) = executor(data.path(), &prefix, &hide, fetch.clone());
-        let mut peer = Self { data, prefix, executor: Some(executor), told, fetch, hide };
+        let deadlines = Deadlines::default();
+        let (executor, told) = executor(data.path(), &prefix, &hide, &provisions, fetch.clone(), &deadlines);
+        let mut peer = Self { data, prefix, executor: Some(executor), told, fetch, hide, provisions, deadlines };
         assert_eq!(peer.told().await, Told::Found);
         peer
     }
@@ -74,7 +83,9 @@ impl Peer {
     /// And comes back; what it tells until it has found everything.
     pub async fn come_back(&mut self) -> Vec<(ClaimId, TaskReport)> {
         self.executor = None;
-        let (executor, told) = executor(self.data.path(), &self.prefix, &self.hide, self.fetch.clone());
+        self.deadlines = Deadlines::default();
+        let (data, fetch) = (self.data.path(), self.fetch.clone());
+        let (executor, told) = executor(data, &self.prefix, &self.hide, &self.provisions, fetch, &self.deadlines);
         self.executor = Some(executor);
         self.told = told;
         let mut found = Vec::new();
@@ -87,7 +98,10 @@ impl Peer {
     }
 
     pub fn start(&self, spec: TaskSpec) -> ClaimId {
-        let claim = ClaimId(*uuid::Uuid::now_v7().as_bytes());
+        self.start_as(ClaimId(*uuid::Uuid::now_v7().as_bytes()), spec)
+    }
+
+    pub fn start_as(&self, claim: ClaimId, spec: TaskSpec) -> ClaimId {
         self.executor().order(Order::Start { claim, spec: Arc::new(spec) });
         claim
     }
@@ -167,7 +181,8 @@ impl Peer {
         }
     }
 
-    fn shim(&self, claim: ClaimId) -> i32 {
+    /// The process id of the shim of a running task.
+    pub fn shim(&self, claim: ClaimId) -> i32 {
         let life = std::fs::read(self.folder(claim).join("life.json")).unwrap();
         let life: serde_json::Value = serde_json::from_slice(&life).unwrap();
         life["shim"]["pid"].as_i64().unwrap() as i32
@@ -241,12 +256,23 @@ impl Drop for Peer {
     }
 }
 
-fn executor(data: &Path, prefix: &str, hide: &[PathBuf], fetch: Arc<dyn Fetch>) -> (Executor, mpsc::Receiver<Told>) {
+fn executor(
+    data: &Path,
+    prefix: &str,
+    hide: &[PathBuf],
+    provisions: &Provisions,
+    fetch: Arc<dyn Fetch>,
+    deadlines: &Deadlines,
+) -> (Executor, mpsc::Receiver<Told>) {
     let (reports, told) = mpsc::channel(64);
     let config = Config {
+        deadlines: deadlines.clone(),
+        etcd: None,
         data: data.to_owned(),
         prefix: prefix.to_owned(),
         hide: hide.to_vec(),
+        network: None,
+        provisions: provisions.clone(),
         shim: env!("CARGO_BIN_EXE_rialtod").into(),
     };
     let images = Images::open(data).unwrap();
@@ -254,7 +280,7 @@ fn executor(data: &Path, prefix: &str, hide: &[PathBuf], fetch: Arc<dyn Fetch>) 
 }
 
 pub fn has_ended(report: &TaskReport) -> bool {
-    matches!(report, TaskReport::Exited { .. } | TaskReport::Failed { .. })
+    report.is_end()
 }
 
 pub fn exited(exit_code: i32) -> impl Fn(&TaskReport) -> bool {

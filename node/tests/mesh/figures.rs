@@ -40,8 +40,8 @@ async fn round_trip_and_throughput_of_a_link() {
 
     for (name, message, count) in [
         ("20 B", beat(1_000_001), 300_000u64),
-        ("1 KB", Message::Pull { after: vec![(first, 1); 25] }, 100_000),
-        ("16 KB", Message::Pull { after: vec![(first, 1); 420] }, 10_000),
+        ("1 KB", Message::Pull { after: vec![(first, 1); 25], on: false }, 100_000),
+        ("16 KB", Message::Pull { after: vec![(first, 1); 420], on: false }, 10_000),
     ] {
         let packet = Packet::of(&message);
         let before = one.mesh.counters();

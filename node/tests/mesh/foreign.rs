@@ -86,8 +86,8 @@ async fn a_malformed_message_closes_its_stream_and_no_other() {
     let mut healthy = foreign.write(&good).await;
     assert_eq!(node.message(foreign.peer).await, beat(1));
     let too_long = u32::try_from(MESSAGE_BYTES_MAX + 1).unwrap().to_be_bytes().to_vec();
-    let unknown = frame(&wire::encode(&"no such message"));
-    for (n, bad) in [frame(b"\xff\x00"), frame(b""), too_long, unknown].into_iter().enumerate() {
+    let nameless = frame(&wire::encode(&7u8));
+    for (n, bad) in [frame(b"\xff\x00"), frame(b""), too_long, nameless].into_iter().enumerate() {
         let mut stream = foreign.write(&[&good[..], &bad].concat()).await;
         assert_eq!(node.message(foreign.peer).await, beat(1), "what came before it counts");
         let why = malformed(&mut node).await;
@@ -101,6 +101,25 @@ async fn a_malformed_message_closes_its_stream_and_no_other() {
     healthy.flush().await.unwrap();
     assert_eq!(node.message(foreign.peer).await, beat(2));
     assert_eq!(node.mesh.counters().malformed, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_later_version_says_is_passed_over() {
+    let mut node = Node::start(1).await;
+    let foreign = Foreign::connect(2, &node).await;
+    let song: std::collections::BTreeMap<&str, Vec<u64>> = [("sing", vec![1, 2])].into();
+    let words = [wire::encode(&beat(1)), wire::encode(&"hush"), wire::encode(&song), wire::encode(&beat(2))];
+    let _stream = foreign.write(&words.map(|bytes| frame(&bytes)).concat()).await;
+    for n in 1..=2 {
+        assert_eq!(node.message(foreign.peer).await, beat(n));
+    }
+    let counted = node.mesh.counters();
+    assert_eq!((counted.unknown, counted.malformed, counted.received), (2, 0, 4));
+    assert_eq!(counted.refused().get("mesh_unknown"), Some(&2));
+    let (_, came) = node.mesh.traffic();
+    let beats = came.iter().find(|flow| flow.kind == "heartbeat").unwrap();
+    assert_eq!(beats.messages, 2);
+    assert_eq!(beats.bytes as usize, frame(&wire::encode(&beat(1))).len() + frame(&wire::encode(&beat(2))).len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +146,7 @@ async fn a_peer_that_reads_no_more_loses_its_link() {
     let (_, _held) = accepted.next().await.unwrap();
     node.link(foreign.peer, true).await;
     let since = Instant::now();
-    let large = Message::Pull { after: vec![(node.peer(), 1); 20_000] };
+    let large = Message::Pull { after: vec![(node.peer(), 1); 20_000], on: false };
     (0..8).for_each(|_| assert!(node.mesh.send(foreign.peer, large.clone())));
     node.link(foreign.peer, false).await;
     let took = since.elapsed();

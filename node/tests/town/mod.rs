@@ -3,7 +3,6 @@
 
 pub mod village;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,8 +17,8 @@ use futures::{Stream, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rialto_node::api::{
-    Blob, Door, Events, Forward, Given, Here, ImageError, Images, Imported, Invitation, Inviter, LogStream, Logs,
-    Manifest, Open, Peers, State, Streamed, Token, router,
+    Blob, Door, Duplex, Events, Figure, Forward, Given, Here, ImageError, Images, Imported, Invitation, Inviter,
+    LogStream, Logs, Manifest, Metered, Open, Peers, State, Streamed, Token, Voters, router,
 };
 use rialto_node::handle::{Ask, Handle};
 use rialto_node::news::News;
@@ -108,8 +107,10 @@ impl Town {
             me,
             machine: format!("m{}", me.0[0]),
             logs,
+            containers: Arc::new(Empty),
             images: Arc::new(Gallery),
             events: chronicle.clone(),
+            secrets: Arc::new(NoSecrets),
             inviter: Arc::new(Herald),
             peers,
             here: Here {
@@ -118,8 +119,12 @@ impl Town {
                 dns_wanted: None,
                 dns: None,
             },
+            network: None,
             warnings: Arc::new(Mutex::new(vec!["a sentence".into()])),
-            refused: Arc::new(Mutex::new(BTreeMap::new())),
+            refused: Arc::new(Mutex::new([("mesh_unknown".to_string(), 3)].into())),
+            metered: Arc::new(Meter),
+            locks: None,
+            voters: Arc::new(Nobody),
             token: Token::of(TOKEN),
             closing: closing.clone(),
         };
@@ -212,6 +217,11 @@ impl Logs for Silence {
 struct Gallery;
 
 impl Images for Gallery {
+    fn enter(&self, _: String, login: rialto_protocol::api::LoginBody) -> BoxFuture<'_, Result<(), ImageError>> {
+        let opens = login.password == "open sesame";
+        Box::pin(async move { opens.then_some(()).ok_or_else(|| ImageError::Invalid("it denies it".into())) })
+    }
+
     fn import(
         &self,
         name: Option<String>,
@@ -287,6 +297,14 @@ impl Inviter for Herald {
     }
 }
 
+struct Meter;
+
+impl Metered for Meter {
+    fn figures(&self) -> Vec<Figure> {
+        vec![Figure::counter("rialto_link_bytes", "Bytes", 7).of("way", "sent")]
+    }
+}
+
 #[derive(Default)]
 struct Chronicle {
     events: Mutex<Vec<EventRow>>,
@@ -335,5 +353,62 @@ impl Open for Corridor {
             tokio::spawn(rialto_node::api::serve_stream(router, there, from, CancellationToken::new()));
             Ok(Box::new(here) as Box<dyn rialto_node::api::Duplex>)
         })
+    }
+}
+
+/// A machine on which nothing can be entered.
+struct Empty;
+
+struct NoSecrets;
+
+impl rialto_node::api::SecretKeeper for NoSecrets {
+    fn put(&self, name: String, _: Option<Vec<u8>>) -> BoxFuture<'_, Result<bool, rialto_protocol::effect::Refusal>> {
+        Box::pin(async { Err(rialto_protocol::effect::Refusal::NotFound(name)) })
+    }
+}
+
+impl rialto_node::api::Containers for Empty {
+    fn copy_volume(
+        &self,
+        _: &rialto_protocol::model::Volume,
+        _: Option<String>,
+    ) -> BoxFuture<'_, io::Result<Box<dyn Duplex>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn mark_volume(&self, _: rialto_protocol::ids::VolumeId, _: bool) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn remove_volume(&self, _: rialto_protocol::ids::VolumeId) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn measure_volume(
+        &self,
+        _: rialto_protocol::ids::VolumeId,
+    ) -> BoxFuture<'_, io::Result<(u64, u64, std::path::PathBuf)>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn enter(&self, _: ClaimId) -> BoxFuture<'_, io::Result<Box<dyn Duplex>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn attach(&self, _: ClaimId) -> BoxFuture<'_, io::Result<Box<dyn Duplex>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Vec<rialto_node::executor::Usage>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+/// Nobody votes on locks.
+pub struct Nobody;
+
+impl Voters for Nobody {
+    fn find(&self) -> BoxFuture<'_, Vec<PeerId>> {
+        Box::pin(async { Vec::new() })
     }
 }

@@ -17,7 +17,7 @@ use rialto_protocol::effect::{Refusal, Reply};
 use rialto_protocol::event::{Description, Now, Request, TaskReport};
 use rialto_protocol::ids::{ClaimId, ClusterId, InvitationId, PeerId};
 use rialto_protocol::ledger::record::Signature;
-use rialto_protocol::model::{Executor, Resources, TaskSpec};
+use rialto_protocol::model::{Executor, Health, Resources, TaskSpec};
 use rialto_protocol::{Brain, Config, Effect, Event, Restored};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -135,8 +135,10 @@ impl Peer {
             addresses: vec![format!("127.0.0.{}:7400", id.0[0])],
             labels: BTreeMap::new(),
             capacity: Resources::of(cpus * 1000, 1 << 30),
+            allows: Vec::new(),
             version: "test".into(),
             executor: Executor::Container,
+            network: None,
         };
         handle.request(Request::Describe(description)).await.unwrap();
         roads.tell(&id, Event::TasksFound);
@@ -260,7 +262,7 @@ impl Tasks {
                 return;
             }
             memory.write(claim, "stdout", "");
-            tell(TaskReport::Running { image_digest: None, started_at: now().wall });
+            tell(TaskReport::Running { image_digest: None, started_at: now().wall, health: Health::None });
             let mut exit_code = 0;
             for word in &spec.command {
                 if word == "holders" {
@@ -300,7 +302,7 @@ pub struct Memory {
 
 impl Memory {
     fn write(&self, claim: ClaimId, stream: &'static str, text: &str) {
-        let chunk = Chunk { stream, data: Bytes::copy_from_slice(text.as_bytes()) };
+        let chunk = Chunk { stream, at: 0, data: Bytes::copy_from_slice(text.as_bytes()) };
         let mut logs = self.logs.lock().unwrap();
         logs.entry(claim).or_default().0.extend((!text.is_empty()).then_some(chunk));
         self.grown.send_modify(|count| *count += 1);

@@ -153,6 +153,6 @@ impl Brain {
     /// The other end lacks something, and wants everything from now on.
     pub(super) fn take_graft(&mut self, from: PeerId, after: &[(PeerId, u64)]) {
         self.spread.tree.graft(self.now.ms, &from);
-        self.answer_pull(from, after);
+        self.answer_pull(from, after, false);
     }
 }

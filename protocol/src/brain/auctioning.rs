@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rand_chacha::rand_core::RngCore;
 
-use super::Brain;
 use super::machine::HOST_IMAGE;
+use super::planning::revision_of;
 use super::stewarding::Waiting;
+use super::{Brain, vitals};
 use crate::ids::{AppId, BidId, PeerId};
 use crate::market::auction::{
     AWARD_RETRY_MS, Auction, BIDS_MS, Candidate, Outstanding, choose, cost_by, decide, summary, wanted, wanted_for_all,
@@ -17,12 +18,12 @@ use crate::market::rank::Rank;
 use crate::market::reasons::PassedOver;
 use crate::market::wire::{Award, Bid, Decline, DeclineReason, Release, Slot, Solicit, Verdict};
 use crate::membership::{Loss, State};
-use crate::model::{ClaimState, Other, ServiceSpec};
+use crate::model::{ClaimState, Mode, Other, ServiceSpec};
 use crate::wire::Message;
 
 /// What does not fit is tried again after this at the latest, ms.
 const RETRY_MAX_MS: u64 = 10_000;
-/// Vitals older than this make a machine the last choice, ms.
+/// Vitals that came longer ago than this, and than is usual three times over, make a machine the last choice, ms.
 const STALE_MS: u64 = 60_000;
 
 impl Brain {
@@ -36,6 +37,9 @@ impl Brain {
         together: bool,
         alone: bool,
     ) {
+        if service.mode == Mode::Global {
+            return self.ask_each(app, name, service, slots);
+        }
         let need = service.need();
         let mix = self.readings.mix();
         let image = self.readings.image_name(&service.image).unwrap_or(&service.image).to_string();
@@ -45,17 +49,18 @@ impl Brain {
         let has = self.tasks_by_machine(app, name);
         let crowd = Crowd::of(&service.placement, &has, |peer| self.labels(peer));
         let rank = self.rank_of(app, name, service.priority, &slots);
+        let stale_ms = STALE_MS.max(3 * vitals::every_ms(self.members.live_count()));
         let mut candidates = Vec::new();
         let mut unmet: Option<String> = None;
         for peer in self.members.live() {
             let Some(machine) = self.readings.machines.get(&peer) else { continue };
-            match self.passed_over(&peer, machine, service, has.get(&peer).copied().unwrap_or(0)) {
+            match self.passed_over(app, &peer, machine, service, has.get(&peer).copied().unwrap_or(0)) {
                 None => {}
                 Some(PassedOver::Unfit(DeclineReason::Constraint(constraint))) => {
                     unmet = Some(constraint);
                     continue;
                 }
-                Some(PassedOver::Unfit(crowded @ DeclineReason::Crowded(_))) => {
+                Some(PassedOver::Unfit(crowded @ (DeclineReason::Crowded(_) | DeclineReason::Volume { .. }))) => {
                     unmet = Some(crowded.to_string());
                     continue;
                 }
@@ -65,7 +70,7 @@ impl Brain {
             candidates.push(Candidate {
                 crowd: crowd.at(&peer, &machine.labels),
                 image: has_image(&peer),
-                stale: vitals.is_none_or(|heard| self.now.wall.saturating_sub(heard.signed.vitals.at) > STALE_MS),
+                stale: vitals.is_none_or(|heard| self.now.ms.saturating_sub(heard.read_ms) > stale_ms),
                 ..Candidate::of(peer, &machine.capacity, self.readings.used(&peer), &need, slots.len() as u32)
             });
         }
@@ -91,10 +96,14 @@ impl Brain {
         for peer in &asked {
             self.send(*peer, Message::Solicit(solicit.clone()));
         }
+        let revision = service.revision();
+        let is_wanted = self.documents.get(app).is_some_and(|doc| revision_of(doc, name, service) == revision);
+        let former = (!is_wanted).then(|| Arc::new(service.clone()));
         let auction = Auction {
             app: app.clone(),
             service: name.to_string(),
-            revision: service.revision(),
+            revision,
+            former,
             slots,
             solicit,
             wanted,
@@ -128,9 +137,11 @@ impl Brain {
             priority: spec.priority,
             rank: Rank::of(spec.priority, self.now.wall, self.now.wall),
             image: spec.image.clone(),
+            asks: spec.container.asks(),
             constraints: spec.constraints.clone(),
             max_per_machine: spec.placement.max_per_machine,
             apart_from: self.apart_from(app, name, spec),
+            volumes: spec.container.mounts.names(app).collect(),
             gang: false,
             stop_when_isolated_ms: spec.stop_when_isolated_ms,
             deadline_ms: BIDS_MS,
@@ -155,13 +166,22 @@ impl Brain {
     /// The place of these slots among what waits. What had to leave its room keeps the age that it had.
     fn rank_of(&self, app: &AppId, service: &str, priority: i32, slots: &[Slot]) -> Rank {
         let wall = self.now.wall;
-        let waiting = self.stewards.tended.get(app).and_then(|tended| tended.waiting.get(service));
+        let tended = self.stewards.tended.get(app);
+        let waiting = tended.and_then(|tended| tended.waiting.get(service));
+        let waited = tended.and_then(|tended| tended.waited.get(service)).copied();
         let held = self.readings.slots(app, service);
         let left = slots.iter().filter_map(|slot| {
             let last = held?.get(&slot.slot)?.iter().max_by_key(|entry| entry.claim.attempt)?;
             (last.claim.state == ClaimState::Preempted).then_some(last.claim.accepted_at)
         });
-        let since = waiting.map(|waiting| waiting.rank.since).into_iter().chain(left).min().unwrap_or(wall).min(wall);
+        let since = waiting
+            .map(|waiting| waiting.rank.since)
+            .into_iter()
+            .chain(waited)
+            .chain(left)
+            .min()
+            .unwrap_or(wall)
+            .min(wall);
         Rank::of(priority, since, wall)
     }
 
@@ -196,6 +216,26 @@ impl Brain {
             }
             None => {}
         }
+    }
+
+    /// The auction that is under way for a service, if there is one.
+    pub(super) fn auction_of(&self, app: &AppId, service: &str, revision: u64) -> Option<u64> {
+        let is_it = |auction: &Auction| {
+            auction.app == *app && auction.service == service && auction.revision == revision && !auction.moves
+        };
+        self.stewards.auctions.iter().find(|(_, auction)| is_it(auction)).map(|(id, _)| *id)
+    }
+
+    /// A machine offers room while bids are being asked for: that is a bid like any other.
+    pub(super) fn bid_unasked(&mut self, id: u64, from: PeerId, bid: Bid) {
+        let Some(auction) = self.stewards.auctions.get_mut(&id) else { return };
+        if auction.bids.contains_key(&from) {
+            return self.send(from, Message::Release(Release { auction: bid.auction, bid: bid.bid }));
+        }
+        auction.asked.insert(from);
+        auction.declines.remove(&from);
+        auction.bids.insert(from, bid);
+        self.close_early(id);
     }
 
     pub(super) fn decline_came(&mut self, from: PeerId, decline: Decline) {
@@ -241,13 +281,14 @@ impl Brain {
     }
 
     fn decide(&mut self, id: u64, auction: Auction) {
-        let offered: u32 = auction.bids.values().map(|bid| bid.count).sum();
-        if (offered as usize) < auction.slots.len() && !auction.moves {
+        let offered: u64 = auction.bids.values().map(|bid| u64::from(bid.count)).sum();
+        if offered < auction.slots.len() as u64 && !auction.moves {
             self.keep_answers(&auction);
         }
-        let Auction { app, service, revision, slots, bids, declines, solicit, moves, .. } = auction;
+        let Auction { app, service, revision, former, slots, bids, declines, solicit, moves, .. } = auction;
         let wanted = self.documents.get(&app).filter(|doc| !doc.deleted).map(|doc| doc.spec.clone());
-        let spec = wanted.as_ref().and_then(|spec| spec.services.get(&service)).filter(|s| s.revision() == revision);
+        let now = wanted.as_ref().and_then(|spec| spec.services.get(&service));
+        let spec = now.and_then(|now| former.as_deref().or(Some(now).filter(|now| now.revision() == revision)));
         let has = self.tasks_by_machine(&app, &service);
         let mut awards = match spec {
             Some(spec) => {
@@ -332,11 +373,17 @@ impl Brain {
             environment: spec.environment.clone(),
             ports: spec.ports.clone(),
             limits: spec.limits.clone(),
+            container: spec.container.clone(),
             grace_ms: spec.grace_ms(),
             priority: spec.priority,
             on_lost: spec.on_lost,
             gang: false,
             stop_when_isolated_ms: spec.stop_when_isolated_ms,
+            network_mode: spec.network_mode,
+            drain_ms: spec.drain_ms(),
+            count: spec.run_size(),
+            deadline_ms: spec.batch.deadline_ms,
+            guard: spec.guard(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::Brain;
 use crate::event::Now;
 use crate::ids::PeerId;
 
@@ -16,6 +17,9 @@ use crate::ids::PeerId;
 const SAMPLES: usize = 8;
 /// A way that took longer than this tells nothing, ms.
 const WAY_MS_MAX: u64 = 10_000;
+
+/// What most clocks show, where it differs by less than this, is what one's own shows, ms.
+const ALIKE_MS: u64 = 1_000;
 
 /// The clocks of a heartbeat's sender when it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +62,8 @@ impl Clocks {
             if clock.samples.len() == SAMPLES {
                 clock.samples.pop_front();
             }
-            clock.samples.push_back((ways_ms, there as i64 - now.wall as i64));
+            let ms = |wall: u64| i64::try_from(wall).unwrap_or(i64::MAX);
+            clock.samples.push_back((ways_ms, ms(there).saturating_sub(ms(now.wall))));
         }
     }
 
@@ -72,6 +77,22 @@ impl Clocks {
         let samples = self.0.get(of)?.samples.iter();
         // Of equally short ways the last.
         samples.rev().min_by_key(|(ways_ms, _)| *ways_ms).map(|(_, offset_ms)| *offset_ms)
+    }
+
+    /// How far what most neighbours' clocks show is ahead of this peer's, ms: the middle of all, its own among them.
+    pub fn majority_ms(&self) -> i64 {
+        let mut all: Vec<i64> = self.0.keys().filter_map(|peer| self.offset_ms(peer)).chain([0]).collect();
+        all.sort_unstable();
+        let middle = [all[(all.len() - 1) / 2], all[all.len() / 2]];
+        let offset = middle.into_iter().min_by_key(|offset| offset.unsigned_abs()).unwrap_or(0);
+        if offset.unsigned_abs() < ALIKE_MS { 0 } else { offset }
+    }
+}
+
+impl Brain {
+    /// The time by most neighbours' wall clocks: when something is due must not hang on one clock that is off.
+    pub(crate) fn civil_now(&self) -> Now {
+        Now { wall: self.now.wall.saturating_add_signed(self.clocks.majority_ms()), ..self.now }
     }
 }
 
@@ -107,6 +128,26 @@ mod tests {
     #[test]
     fn a_way_that_was_long_once_does_not_count() {
         assert_eq!(measured(5000, &[(400, 10), (10, 10), (10, 450), (300, 10)]), Some(5000));
+    }
+
+    #[test]
+    fn most_clocks_are_right() {
+        let wall = |ahead: i64| (1_700_000_000_000 + ahead) as u64;
+        for (others, majority) in [
+            (vec![], 0),
+            (vec![3_600_000], 0),
+            (vec![3_600_000, 3_600_200], 3_600_000),
+            (vec![3_600_000, 10], 0),
+            (vec![-90_000, -90_000, -90_000, 5], -90_000),
+            (vec![400, 600, 700], 0),
+        ] {
+            let mut clocks = Clocks::default();
+            for (nth, ahead) in others.iter().enumerate() {
+                let now = Now { ms: 1_000, wall: wall(0) };
+                clocks.heard(now, PeerId([nth as u8; 32]), &Stamp(wall(*ahead), 7, Some((1_000, 0))));
+            }
+            assert_eq!(clocks.majority_ms(), majority, "{others:?}");
+        }
     }
 
     #[test]

@@ -9,9 +9,9 @@ use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use crate::ids::PeerId;
-use crate::ledger::Owner;
 use crate::ledger::replica::EXCHANGE_BYTES_MAX;
-use crate::wire::{Mark, Message};
+use crate::plant::Plant;
+use crate::wire::{Mark, Message, Records, Stand};
 
 /// With one random peer, this often on average, ms.
 const COMPARE_MS: u64 = 10_000;
@@ -103,49 +103,81 @@ impl Brain {
         }
     }
 
-    pub(super) fn take_digest(&mut self, from: PeerId, of: u16, ranges: &[u16], theirs: &[(PeerId, u64, u64)]) {
+    /// What two hold differently is exchanged both ways: what is missing after a number, or, where the numbers are the
+    /// same and what is held is not, everything.
+    pub(super) fn take_digest(&mut self, from: PeerId, of: u16, ranges: &[u16], theirs: &[(PeerId, Stand)]) {
+        // What jumped a gap would be found by this, too.
+        let numbers_alone = self.has(Plant::NumbersAlone) || self.has(Plant::JumpGaps);
+        let disagree = |one: &Stand, other: &Stand| {
+            !numbers_alone && (one.complete, one.loose) == (other.complete, other.loose) && one.held != other.held
+        };
         let mut pull = Vec::new();
-        for (owner, complete, loose) in theirs {
+        for (owner, stand) in theirs {
             if *owner == self.me {
-                // A number alone proves nothing: the record itself would.
-                if *complete > self.writer.last() {
+                // A number alone proves nothing: the record itself would. Where the numbers are the same and what is held
+                // is not, one may have been given twice, by a disk that was put back.
+                let own = self.ledger.owner(owner).map(|held| held.stand());
+                if stand.complete > self.writer.last() {
                     pull.push((self.me, self.writer.last()));
+                } else if own.is_some_and(|own| disagree(stand, &own)) {
+                    pull.push((self.me, 0));
                 }
                 continue;
             }
-            let differs = |held: &Owner| held.lacks(*complete) || (*loose != 0 && *loose != held.loose());
-            let held = self.ledger.owner(owner).filter(|held| held.admitted && differs(held));
-            if let Some(held) = held
-                && !self.spread.budgets.is_spent(self.now.ms, owner)
-            {
-                pull.push((*owner, held.complete));
+            let Some(held) = self.ledger.owner(owner).filter(|held| held.admitted) else { continue };
+            let after = if held.lacks(stand.complete) || (stand.loose != 0 && stand.loose != held.loose()) {
+                held.complete
+            } else if disagree(stand, &held.stand()) {
+                0
+            } else {
+                continue;
+            };
+            if !self.spread.budgets.is_spent(self.now.ms, owner) {
+                pull.push((*owner, after));
             }
         }
         if !pull.is_empty() {
-            self.send(from, Message::Pull { after: pull });
+            self.send(from, Message::Pull { after: pull, on: false });
         }
-        let theirs: BTreeMap<PeerId, (u64, u64)> =
-            theirs.iter().map(|(owner, complete, loose)| (*owner, (*complete, *loose))).collect();
+        let theirs: BTreeMap<PeerId, Stand> = theirs.iter().copied().collect();
+        // Each range once, however often it is named.
+        let ranges: BTreeSet<u16> = ranges.iter().copied().filter(|range| *range < of).collect();
+        let ranges: Vec<u16> = ranges.into_iter().collect();
         let mut behind: Vec<(PeerId, u64)> = Vec::new();
-        for (owner, complete, loose) in self.ledger.digest(ranges, of) {
-            let (their_complete, their_loose) = theirs.get(&owner).copied().unwrap_or_default();
-            if owner != from && (their_complete < complete || (loose != 0 && loose != their_loose)) {
-                behind.push((owner, their_complete));
+        for (owner, stand) in self.ledger.digest(&ranges, of).into_iter().filter(|(owner, _)| *owner != from) {
+            let their = theirs.get(&owner).copied().unwrap_or_default();
+            if their.complete < stand.complete || (stand.loose != 0 && stand.loose != their.loose) {
+                behind.push((owner, their.complete));
+            } else if disagree(&stand, &their) {
+                behind.push((owner, 0));
             }
         }
-        self.answer_pull(from, &behind);
+        self.answer_pull(from, &behind, false);
     }
 
-    pub(super) fn answer_pull(&mut self, to: PeerId, wanted: &[(PeerId, u64)]) {
+    pub(super) fn answer_pull(&mut self, to: PeerId, wanted: &[(PeerId, u64)], on: bool) {
         let mut bytes = EXCHANGE_BYTES_MAX;
         // Where little is missing comes first: nobody starves the others by writing much.
-        let above = |(owner, after): &&(PeerId, u64)| self.ledger.owner(owner).map_or(0, |held| held.above(*after));
-        let mut wanted: Vec<&(PeerId, u64)> = wanted.iter().collect();
+        let above = |(owner, after): &(PeerId, u64)| self.ledger.owner(owner).map_or(0, |held| held.above(*after));
+        // Each owner once, however often it is named.
+        let wanted: BTreeMap<PeerId, u64> = wanted.iter().copied().collect();
+        let mut wanted: Vec<(PeerId, u64)> = wanted.into_iter().collect();
         wanted.sort_by_cached_key(above);
         for (owner, after) in wanted {
-            for part in self.ledger.answer(owner, *after, &mut bytes) {
+            for part in self.ledger.answer(&owner, after, on, &mut bytes) {
                 self.send(to, Message::Records(part));
             }
+        }
+    }
+
+    /// An answer was too long for one exchange. A list goes on where it ended; anything else with what a comparison
+    /// finds. Either brings something each time, so that nobody is kept asking for nothing.
+    pub(super) fn pull_rest(&mut self, from: PeerId, answer: &Records, brought: bool) {
+        let is_list = answer.replaces_below > 0;
+        if answer.cut && is_list && answer.through > answer.after && !answer.records.is_empty() {
+            self.send(from, Message::Pull { after: vec![(answer.owner, answer.through)], on: true });
+        } else if brought && (answer.cut || (is_list && !answer.more)) {
+            self.spread.comparing.with(from);
         }
     }
 
@@ -156,7 +188,7 @@ impl Brain {
             asked.retain(|_, until| *until > self.now.ms);
             asked.insert(owner, self.now.ms + PULL_AGAIN_MS);
             let after = self.ledger.owner(&owner).map_or(0, |held| held.complete);
-            self.send(from, Message::Pull { after: vec![(owner, after)] });
+            self.send(from, Message::Pull { after: vec![(owner, after)], on: false });
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::market::constraint;
 use crate::market::reasons::{Answers, PassedOver};
 use crate::market::wire::DeclineReason;
 use crate::membership::State;
+use crate::model::container::unallowed;
 use crate::model::{AppSpec, Executor, Machine, ServiceSpec};
 use crate::steward::reconcile::Plan;
 
@@ -37,6 +38,7 @@ impl Brain {
     /// Why a machine that has so many tasks of a service is not asked to bid for more; `None`: it may be asked.
     pub(crate) fn passed_over(
         &self,
+        app: &AppId,
         peer: &PeerId,
         machine: &Machine,
         service: &ServiceSpec,
@@ -58,6 +60,12 @@ impl Brain {
         }
         if let Some(unmet) = constraint::unmet(&service.constraints, &machine.name, &machine.labels) {
             return Some(PassedOver::Unfit(DeclineReason::Constraint(unmet.to_string())));
+        }
+        if let Some(ask) = unallowed(&service.container.asks(), &machine.allows) {
+            return Some(PassedOver::Unfit(DeclineReason::Forbidden(ask.into())));
+        }
+        if let Some(reason) = self.astray(peer, service.container.mounts.names(app)) {
+            return Some(PassedOver::Unfit(reason));
         }
         let most = service.placement.max_per_machine;
         (most > 0 && has >= most).then_some(PassedOver::Unfit(DeclineReason::Crowded(most)))

@@ -33,7 +33,9 @@ impl Brain {
     fn must_end(&self) -> impl Iterator<Item = (u64, ClaimId)> {
         let since = self.machine.isolated_since_ms;
         let live = self.bidder.claims.values().filter(|mine| mine.claim.state < ClaimState::Stopping);
-        live.filter_map(move |mine| Some((since? + mine.spec.as_ref()?.stop_when_isolated_ms?, mine.claim.id)))
+        live.filter_map(move |mine| {
+            Some((since?.saturating_add(mine.spec.as_ref()?.stop_when_isolated_ms?), mine.claim.id))
+        })
     }
 
     /// Whether there are members other than this one that have not left.

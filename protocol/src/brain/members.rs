@@ -132,6 +132,7 @@ impl Brain {
 
     /// A machine record was read: membership hears of it.
     pub(super) fn member_read(&mut self, peer: PeerId) {
+        self.machine.subnets_stale = true;
         let Some(machine) = self.readings.machines.get(&peer) else { return };
         let member = Member {
             id: peer,

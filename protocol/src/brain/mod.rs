@@ -9,20 +9,30 @@ mod announce;
 mod auctioning;
 mod clocks;
 mod compare;
+mod electing;
 mod explaining;
 mod isolation;
+pub(crate) mod journal;
 mod later;
+mod leasing;
 mod machine;
 mod members;
 mod moving;
 mod offering;
+mod ordering;
+pub(crate) mod planning;
 mod reading;
 mod recording;
 mod requests;
+mod secrets;
 mod spread;
 mod stewarding;
+mod stopping;
+mod subnets;
 mod tree;
 mod vitals;
+mod volumes;
+mod winning;
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +50,7 @@ use crate::ledger::{Document, Ledger};
 use crate::market::bidder::Bidder;
 use crate::membership::{Membership, Tuning};
 use crate::plant::Plant;
+use crate::table::Table;
 use crate::view::View;
 use crate::wire::Message;
 pub use clocks::Stamp;
@@ -83,7 +94,7 @@ pub struct Brain {
     writer: Writer,
     pub(crate) ledger: Ledger,
     pub(crate) readings: Readings,
-    pub(crate) documents: BTreeMap<AppId, Document>,
+    pub(crate) documents: Table<AppId, Arc<Document>>,
     /// Documents that are open in memory, the longest ago used first.
     open: std::collections::VecDeque<AppId>,
     pub(crate) members: Membership,
@@ -96,6 +107,7 @@ pub struct Brain {
     machine: machine::Own,
     pub(crate) stewards: stewarding::Stewards,
     requests: requests::Requests,
+    journal: journal::Journal,
     /// Apps that a steward has to look at this turn.
     touched: BTreeSet<AppId>,
     /// What is being read came by anti-entropy: what belongs to it may still be on its way.
@@ -128,14 +140,25 @@ impl Brain {
     pub fn new(config: Config, mut restored: Restored, now: Now) -> (Self, Vec<Effect>) {
         let last = last_own(&config.me, &restored);
         let local = std::mem::take(&mut restored.local);
-        Self::start(config, last, local, now, |brain| brain.restore(restored))
+        Self::start(config, last, local, now, Membership::new, |brain| brain.restore(restored))
     }
 
     /// Another peer's brain, whose disk remembers the same ledger as this brain holds: what both hold alike is held
     /// once, until either changes it. So a thousand peers live in one process. `local`: what that disk holds beside.
     pub fn beside(&self, config: Config, local: Vec<(String, Vec<u8>)>, now: Now) -> (Self, Vec<Effect>) {
         let last = self.ledger.owner(&config.me).map_or(0, crate::ledger::Owner::top);
-        Self::start(config, last, local, now, |brain| brain.read_beside(self))
+        let members =
+            |me, tuning, remembered: Option<&[u8]>, now| Membership::beside(&self.members, me, tuning, remembered, now);
+        Self::start(config, last, local, now, members, |brain| brain.read_beside(self))
+    }
+
+    /// What this brain and another hold alike, though each has read it for itself, they hold once from now on.
+    pub fn share(&mut self, other: &Brain) {
+        self.close_documents();
+        self.ledger.share(&other.ledger);
+        self.readings.share(&other.readings);
+        self.documents.share(&other.documents);
+        self.stewards.share(&other.stewards);
     }
 
     fn start(
@@ -143,12 +166,13 @@ impl Brain {
         last: u64,
         local: Vec<(String, Vec<u8>)>,
         now: Now,
+        members: impl FnOnce(PeerId, Tuning, Option<&[u8]>, Now) -> Membership,
         read: impl FnOnce(&mut Self),
     ) -> (Self, Vec<Effect>) {
         let me = config.me;
         let local: BTreeMap<String, Vec<u8>> = local.into_iter().collect();
         let tuning = Tuning { minority_hold_ms: config.minority_hold_ms, ..Tuning::default() };
-        let members = Membership::new(me, tuning, local.get(members::REMEMBERED).map(Vec::as_slice), now);
+        let members = members(me, tuning, local.get(members::REMEMBERED).map(Vec::as_slice), now);
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let spread = spread::Spread::new(now, rng.next_u64());
         let mut brain = Self {
@@ -160,7 +184,7 @@ impl Brain {
             writer: Writer::new(me, last, now),
             ledger: Ledger::default(),
             readings: Readings::default(),
-            documents: BTreeMap::new(),
+            documents: Table::default(),
             open: Default::default(),
             members,
             links: members::Links::default(),
@@ -172,6 +196,7 @@ impl Brain {
             machine: machine::Own::default(),
             stewards: stewarding::Stewards::new(now),
             requests: requests::Requests::default(),
+            journal: journal::Journal::default(),
             touched: BTreeSet::new(),
             changed: BTreeSet::new(),
             machines_changed: true,
@@ -214,6 +239,7 @@ impl Brain {
             Event::VitalsSigned { counter, signature } => self.vitals_signed(counter, signature),
             Event::Task { claim, report } => self.reported(claim, report),
             Event::TasksFound => self.tasks_found(),
+            Event::Lease { claim, word } => self.lease_told(claim, word),
             Event::Measured { load_millis, images } => self.measured(load_millis, images),
             Event::Request { id, request } => self.requested(id, request),
         }
@@ -264,6 +290,7 @@ impl Brain {
     pub fn is_news(&self, message: &Message) -> bool {
         match message {
             Message::Frame(frame) => self.ledger.is_news(frame),
+            // What others hold of this identity may be what an earlier life of it wrote: known or not, it is looked at.
             Message::Records(answer) => self.ledger.is_news_in(answer),
             Message::Vitals(all) => all.iter().any(|signed| self.is_newer(signed)),
             _ => true,
@@ -278,6 +305,12 @@ impl Brain {
     /// How many standing links bring everything, and how many only numbers.
     pub fn eager_and_lazy(&self) -> (usize, usize) {
         (self.spread.tree.eager().count(), self.spread.tree.lazy().count())
+    }
+
+    /// How many records and tombstones this peer holds, and roughly how many bytes they take.
+    pub fn held(&self) -> (u64, u64) {
+        let each = self.ledger.owners().map(|owner| (owner.len() as u64, owner.bytes));
+        each.fold((0, 0), |(records, bytes), (more, size)| (records + more, bytes + size))
     }
 
     /// Hashes over everything that this peer holds: two with the same hold the same.
@@ -311,6 +344,9 @@ impl Brain {
     fn turn(&mut self) {
         self.members_turn();
         self.spread_turn();
+        self.subnets_turn();
+        self.volumes_turn();
+        self.secrets_turn();
         self.machine_turn();
         self.steward_turn();
         self.requests_turn();
@@ -364,7 +400,9 @@ impl Brain {
     }
 
     fn note(&mut self, what: &'static str, subject: impl Into<String>, text: impl Into<String>) {
-        self.out.push(Effect::Note { note: Note { what, subject: subject.into(), text: text.into() } });
+        let note = Note { what, subject: subject.into(), text: text.into() };
+        self.write_down(&note);
+        self.out.push(Effect::Note { note });
     }
 
     fn draw16(&mut self) -> [u8; 16] {
@@ -383,9 +421,16 @@ impl Brain {
             && let Some(oldest) = self.open.pop_front()
             && let Some(document) = self.documents.get_mut(&oldest)
         {
-            document.close();
+            Arc::make_mut(document).close();
         }
-        self.documents.entry(app.clone()).or_insert_with(|| Document::new(app.clone()))
+        Arc::make_mut(self.documents.entry(app, || Arc::new(Document::new(app.clone()))))
+    }
+
+    /// Closes all: each is opened again when somebody looks at it.
+    fn close_documents(&mut self) {
+        for app in std::mem::take(&mut self.open) {
+            self.documents.get_mut(&app).map(Arc::make_mut).into_iter().for_each(Document::close);
+        }
     }
 
     /// The name people know a machine by.

@@ -13,7 +13,7 @@ use crate::event::Relocation;
 use crate::ids::{AppId, ClaimId, PeerId};
 use crate::market::auction::{Auction, BIDS_MS};
 use crate::market::wire::{Slot, Solicit};
-use crate::model::{AppSpec, ClaimState, Machine};
+use crate::model::{AppSpec, ClaimState, Machine, ServiceSpec};
 use crate::wire::Message;
 
 /// The most orders for one app that wait for their turn.
@@ -101,27 +101,47 @@ impl Brain {
         if begun || asked || awarded || old.claim.state != ClaimState::Running {
             return Stand::Waits;
         }
-        let attempt = 1 + entries.iter().map(|entry| entry.claim.attempt).max().unwrap_or(0);
-        Stand::Stays { service: task.service.clone(), slot: Slot { slot: task.slot.clone(), attempt } }
+        let attempt = entries.iter().map(|entry| entry.claim.attempt).max().unwrap_or(0).saturating_add(1);
+        Stand::Stays {
+            service: task.service.clone(),
+            slot: Slot { slot: task.slot.clone(), attempt, of: old.claim.of },
+        }
     }
 
     /// Calls for a bid of one machine; `false` where it would not be asked.
     fn ask_one(&mut self, app: &AppId, spec: &AppSpec, name: &str, slot: Slot, to: PeerId) -> bool {
         let Some(service) = spec.services.get(name) else { return false };
         let has = self.tasks_by_machine(app, name).get(&to).copied().unwrap_or(0);
-        let fit = |machine: &Arc<Machine>| self.passed_over(&to, machine, service, has).is_none();
+        let fit = |machine: &Arc<Machine>| self.passed_over(app, &to, machine, service, has).is_none();
         if !self.readings.machines.get(&to).is_some_and(fit) {
             return false;
         }
-        let id = self.next_auction();
         // Nobody is ended for a move.
-        let solicit = Solicit { priority: i32::MIN, ..self.solicit_for(id, app, name, service, 1) };
-        let solicit = Arc::new(solicit);
+        self.ask_alone(app, name, service, slot, to, true);
+        true
+    }
+
+    /// Calls for the bids of machines each of which is to have a task of its own.
+    pub(super) fn ask_each(&mut self, app: &AppId, name: &str, service: &ServiceSpec, slots: Vec<Slot>) {
+        let machines = self.machine_slots(app, service);
+        for slot in slots {
+            if let Some(to) = machines.get(&slot.slot) {
+                self.ask_alone(app, name, service, slot, *to, false);
+            }
+        }
+    }
+
+    fn ask_alone(&mut self, app: &AppId, name: &str, service: &ServiceSpec, slot: Slot, to: PeerId, moves: bool) {
+        let id = self.next_auction();
+        let asked = self.solicit_for(id, app, name, service, 1);
+        let priority = if moves { i32::MIN } else { asked.priority };
+        let solicit = Arc::new(Solicit { priority, ..asked });
         self.send(to, Message::Solicit(solicit.clone()));
         let auction = Auction {
             app: app.clone(),
             service: name.to_string(),
             revision: service.revision(),
+            former: None,
             slots: vec![slot],
             solicit,
             wanted: 1,
@@ -131,10 +151,9 @@ impl Brain {
             declines: BTreeMap::new(),
             deadline_ms: self.now.ms + BIDS_MS,
             alone: true,
-            moves: true,
+            moves,
         };
         self.stewards.auctions.insert(id, auction);
-        true
     }
 }
 

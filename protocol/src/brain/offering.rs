@@ -14,10 +14,14 @@ use crate::market::bidder::Answer;
 use crate::market::rank::Rank;
 use crate::market::wire::{Offer, Release, Solicit};
 use crate::membership::State;
+use crate::model::Mode;
+use crate::plant::Plant;
 use crate::wire::Message;
 
-/// The most of what waits that is looked at, at once.
+/// The most of what waits that is looked at, at once,
 const LOOKED_AT_MAX: usize = 64;
+/// and how far into the queue: what is there by the word of one who stewards it no more does not count.
+const SEARCHED_MAX: usize = 1_024;
 /// The most offers at once.
 const OFFERS_MAX: usize = 8;
 /// What was offered is not offered again by this machine before this, ms: its steward has something in the way.
@@ -43,14 +47,26 @@ impl Brain {
         let goes_before = |(rank, app, service, _): &&(Rank, AppId, String, PeerId)| {
             before.is_none_or(|solicit| *rank < solicit.rank && (solicit.app != *app || solicit.service != *service))
         };
-        let waits: Vec<_> = self.readings.queue.iter().take(LOOKED_AT_MAX).take_while(goes_before).cloned().collect();
+        let mut waits: Vec<_> = self
+            .readings
+            .queue
+            .iter()
+            .take(SEARCHED_MAX)
+            .take_while(goes_before)
+            .filter(|(_, app, _, steward)| self.steward_of(app) == Some(*steward))
+            .take(LOOKED_AT_MAX)
+            .cloned()
+            .collect();
+        if self.has(Plant::JumpTheQueue) {
+            waits.reverse();
+        }
         let mut offers = 0;
         for (rank, app, service, steward) in waits {
             if offers == OFFERS_MAX {
                 return;
             }
             let key = (app, service);
-            if self.machine.offered.contains_key(&key) || self.steward_of(&key.0) != Some(steward) {
+            if self.machine.offered.contains_key(&key) {
                 continue;
             }
             if let Some(offer) = self.offer_to(steward, rank, &key.0, &key.1) {
@@ -66,6 +82,9 @@ impl Brain {
         let document = self.documents.get(app).filter(|document| !document.deleted)?;
         let spec = document.spec.clone();
         let spec = spec.services.get(service)?;
+        if spec.mode == Mode::Global && !self.machine_slots(app, spec).values().any(|peer| *peer == self.me) {
+            return None;
+        }
         // A gang needs all its room at once: its steward is told that some is free, and asks everybody.
         let pending = self.readings.stewardships.get(app)?.get(&steward)?.pending.iter();
         let count = pending.filter(|pending| pending.service == service).map(|pending| pending.count).next()?;
@@ -99,11 +118,16 @@ impl Brain {
         };
         // Whatever becomes of this offer: there is room again.
         waiting.again_ms = now;
-        if service_spec.gang || service_spec.revision() != revision {
+        // Of a service on each machine, too, every machine is asked for its own.
+        if service_spec.gang || service_spec.mode == Mode::Global || service_spec.revision() != revision {
             self.send(from, release);
+        } else if let Some(id) = self.auction_of(&app, &service, revision) {
+            // Bids are being asked for: this is one, and what is let go would be taken by what goes after it.
+            self.bid_unasked(id, from, bid);
         } else {
             let mut slots = self.plan(&app, spec, &service).missing;
             slots.truncate(bid.count as usize);
+            self.with_volumes(&app, spec, &service, &mut slots);
             match slots.is_empty() {
                 true => self.send(from, release),
                 false => self.give(from, bid.auction, bid.bid, &app, &service, service_spec, false, slots),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::journal::Happening;
+use super::stewarding::SETTLE_MS;
 use super::writer::Urgency;
 use super::{Brain, Restored};
 use crate::effect::{Bad, StoreOp};
@@ -14,6 +16,7 @@ use crate::ledger::document::DocumentError;
 use crate::ledger::readings::{Admission, Departure, Image, Reading, Stewardship, Verdict};
 use crate::ledger::record::{Kind, RecordKey, Stored};
 use crate::ledger::{ChangeValue, Document, Edit};
+use crate::table::Table;
 use crate::wire::{decode, encode};
 
 /// What a record says, as it is read: nothing any more, the bytes that this peer is about to write, or
@@ -87,37 +90,25 @@ impl Brain {
         for one in records {
             self.read(one.record.owner, &one.record.key, Value::Stored(&one), None);
         }
-        self.documents.values_mut().for_each(Document::close);
-        self.open.clear();
+        self.close_documents();
     }
 
-    /// Takes over what another brain has read of the same ledger: only what a peer holds of the others, alive or
-    /// down, is its own to find out.
+    /// Takes over what another brain, which has only just begun, has read of the same ledger.
     pub(super) fn read_beside(&mut self, other: &Brain) {
         self.ledger = other.ledger.clone();
         self.readings = other.readings.clone();
         self.documents = other.documents.clone();
-        self.documents.values_mut().for_each(Document::close);
+        self.close_documents();
         self.touched.extend(self.documents.keys().cloned());
-        for peer in self.readings.machines.keys().copied().collect::<Vec<_>>() {
-            self.member_read(peer);
+        if self.readings.vitals.is_empty() {
+            // Those of all machines are about to come.
+            self.readings.vitals = Table::like(&self.readings.machines);
         }
-        for peer in self.readings.departed.keys() {
-            self.members.depart(self.now, peer);
-        }
-        let records = self.ledger.owners().filter(|owner| owner.admitted).flat_map(|owner| owner.records());
-        let (mut dead, mut verdicts) = (Vec::new(), Vec::new());
-        for one in records {
-            if one.record.value.is_none() {
-                dead.push(one.clone());
-            } else if one.record.key.kind == Kind::VERDICT {
-                verdicts.push(one.clone());
-            }
-        }
-        self.buried(&dead);
-        for one in verdicts {
-            self.read(one.record.owner, &one.record.key, Value::Stored(&one), None);
-        }
+        self.stewards.beside(&other.stewards);
+        self.machines_changed = true;
+        self.members_stale = true;
+        self.links_stale();
+        self.spread.buried_beside(&other.spread);
     }
 
     /// Reads an admission that was stored or handed over at `hello`; `true` where it now counts.
@@ -192,11 +183,19 @@ impl Brain {
                     }
                 }
             }
-            Kind::CHANGE => self.read_change(owner, key, value.bytes()),
+            Kind::CHANGE => self.read_change(owner, key, value),
             Kind::STEWARDSHIP => self.read_stewardship(owner, value.bytes()),
             Kind::ADMISSION => self.read_admission(owner, value.bytes(), from),
             Kind::DEPARTURE => self.read_departure(owner, value.bytes()),
             Kind::IMAGE => self.read_image(owner, &key.id, value.bytes()),
+            Kind::VOLUME => self.read_volume(owner, &key.id, value.bytes()),
+            Kind::RELEASE => self.read_release(owner, &key.id, value.bytes()),
+            Kind::SECRET => self.read_secret(owner, &key.id, value.bytes()),
+            Kind::SEAL => self.read_seal(owner, &key.id, value.bytes()),
+            Kind::EVENT => {
+                let happening = self.typed::<Happening>(owner, value.bytes());
+                self.read_event(owner, &key.id, happening);
+            }
             // Kinds of later versions are kept and forwarded, and mean nothing here.
             _ => {}
         }
@@ -214,6 +213,8 @@ impl Brain {
             }
             self.store.extend(self.ledger.numbers(&peer));
         }
+        self.machine.subnets_stale = true;
+        self.machine.volumes_stale = true;
         if peer == self.me {
             self.stop_everything();
         }
@@ -246,15 +247,16 @@ impl Brain {
         }
     }
 
-    fn read_change(&mut self, owner: PeerId, key: &RecordKey, value: Option<&[u8]>) {
-        let Some(change) = self.typed::<ChangeValue>(owner, value) else { return };
-        let known = self.readings.changes.entry(change.app.clone()).or_default();
+    fn read_change(&mut self, owner: PeerId, key: &RecordKey, value: Value<'_>) {
+        let is_old = self.syncing && !self.is_young(&owner, value);
+        let Some(change) = self.typed::<ChangeValue>(owner, value.bytes()) else { return };
+        let known = Arc::make_mut(self.readings.changes.entry(&change.app, Arc::default));
         if !known.insert((owner, key.clone())) {
             return;
         }
         match self.document(&change.app).apply(&change.bytes) {
             Ok(true) => {
-                if self.syncing {
+                if is_old {
                     self.stewards.not_new(&change.app);
                 }
                 self.look_at(change.app);
@@ -262,7 +264,7 @@ impl Brain {
             Ok(false) => {}
             Err(DocumentError::Unreadable(_) | DocumentError::Inapplicable(_)) => {
                 // What is no change makes no app.
-                let empty = |document: &Document| document.is_empty() && !document.has_waiting();
+                let empty = |document: &Arc<Document>| document.is_empty() && !document.has_waiting();
                 if self.documents.get(&change.app).is_some_and(empty) {
                     self.documents.remove(&change.app);
                     self.open.retain(|open| *open != change.app);
@@ -270,6 +272,13 @@ impl Brain {
                 self.report(Some(owner), Bad::Inapplicable);
             }
         }
+    }
+
+    /// Whether something that was asked for, since its frame was missed, is so new that there is nothing to wait for: what
+    /// others did about it is no older. By its author's clock, for ours may show anything.
+    fn is_young(&self, owner: &PeerId, value: Value<'_>) -> bool {
+        let (Value::Stored(stored), Some(heard)) = (value, self.readings.vitals.get(owner)) else { return false };
+        heard.wall(self.now.ms).saturating_sub(stored.record.stamp) < SETTLE_MS
     }
 
     fn read_stewardship(&mut self, owner: PeerId, value: Option<&[u8]>) {
@@ -324,14 +333,27 @@ impl Brain {
         let Some(bytes) = self.document(app).edit(&me, edit) else { return false };
         let summary = match edit {
             Edit::Spec(_) => "deploy".to_string(),
-            Edit::Replicas { service: Some(service), replicas } => format!("scale {service} to {replicas}"),
-            Edit::Replicas { service: None, replicas } => format!("scale to {replicas}"),
+            Edit::Replicas { service: Some(service), replicas, .. } => format!("scale {service} to {replicas}"),
+            Edit::Replicas { service: None, replicas, .. } => format!("scale to {replicas}"),
             Edit::Delete => "remove".to_string(),
-            Edit::Outcomes { service, outcomes, .. } => format!("{} of {service} finished", outcomes.len()),
+            Edit::Outcomes { outcomes, cursors, .. } if outcomes.is_empty() => {
+                format!("{} up to date", cursors.keys().cloned().collect::<Vec<_>>().join(", "))
+            }
+            Edit::Outcomes { outcomes, .. } if outcomes.len() > 3 => {
+                let tasks: usize = outcomes.values().map(Vec::len).sum();
+                format!("{tasks} of {} services finished", outcomes.len())
+            }
+            Edit::Outcomes { outcomes, .. } => {
+                let of = |(service, some): (&String, &Vec<_>)| format!("{} of {service}", some.len());
+                format!("{} finished", outcomes.iter().map(of).collect::<Vec<_>>().join(", "))
+            }
+            Edit::Run { service, .. } => format!("run {service}"),
+            Edit::Order { service, order } => format!("{} the rollout of {service}", order.word.name()),
+            Edit::Back { service, .. } => format!("roll {service} back"),
         };
         let value = ChangeValue { app: app.clone(), bytes, author: author.into(), summary };
         let key = RecordKey { kind: Kind::CHANGE, id: change.hex().into() };
-        self.readings.changes.entry(app.clone()).or_default().insert((me, key.clone()));
+        Arc::make_mut(self.readings.changes.entry(app, Arc::default)).insert((me, key.clone()));
         self.write(Kind::CHANGE, &key.id, Some(encode(&value)), urgency);
         self.look_at(app.clone());
         true

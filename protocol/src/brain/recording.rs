@@ -14,6 +14,8 @@ use crate::wire::encode;
 
 /// The most outcomes in one change.
 const OUTCOMES_MAX: usize = 500;
+/// Outcomes of one app are written at most this often, ms.
+const OUTCOMES_MS: u64 = 1_000;
 /// A stewardship record is written at most this often, ms.
 const RECORD_MS: u64 = 1_000;
 /// Single runs are removed so long after they have finished, ms,
@@ -22,16 +24,42 @@ const SINGLE_RUN_MS: u64 = 3_600_000;
 const SINGLE_RUNS_MAX: usize = 1_000;
 
 impl Brain {
-    pub(super) fn write_outcomes(&mut self, app: &AppId, service: &str, outcomes: Vec<Outcome>) {
-        for some in outcomes.chunks(OUTCOMES_MAX) {
-            for lost in some.iter().filter(|outcome| outcome.lost) {
-                let machine = lost.machine.map(|peer| self.machine_name(&peer)).unwrap_or_default();
-                let task = format!("{}.{service}.{}", app.name, lost.slot);
-                self.note("lost", task, format!("{machine} was lost; the task may have run, and is not repeated"));
+    /// Writes down what has finished, and until when schedules are settled: all of an app's services in one change.
+    pub(super) fn settle(&mut self, app: &AppId, outcomes: BTreeMap<String, Vec<Outcome>>) {
+        let now = self.now.ms;
+        let Some(tended) = self.stewards.tended.get_mut(app) else { return };
+        let settled = tended.minds.iter().filter(|(_, mind)| mind.settled > 0);
+        let cursors: BTreeMap<String, u64> = settled.map(|(service, mind)| (service.clone(), mind.settled)).collect();
+        if outcomes.is_empty() && cursors.is_empty() {
+            return;
+        }
+        if now < tended.outcomes_ms + OUTCOMES_MS {
+            return self.stewards.agenda.look_by(app, tended.outcomes_ms + OUTCOMES_MS);
+        }
+        tended.outcomes_ms = now;
+        tended.minds.values_mut().for_each(|mind| mind.settled = 0);
+        let all =
+            outcomes.into_iter().flat_map(|(service, some)| some.into_iter().map(move |one| (service.clone(), one)));
+        let all: Vec<(String, Outcome)> = all.collect();
+        for (service, lost) in all.iter().filter(|(_, outcome)| outcome.lost) {
+            let machine = lost.machine.map(|peer| self.machine_name(&peer)).unwrap_or_default();
+            let task = format!("{}.{service}.{}", app.name, lost.slot);
+            self.note("lost", task, format!("{machine} was lost; the task may have run, and is not repeated"));
+        }
+        let by = self.me.hex()[..16].to_string();
+        let mut batches: Vec<&[(String, Outcome)]> = all.chunks(OUTCOMES_MAX).collect();
+        if batches.is_empty() {
+            batches.push(&[]);
+        }
+        let mut cursors = cursors;
+        for some in batches {
+            let mut outcomes: BTreeMap<String, Vec<Outcome>> = BTreeMap::new();
+            for (service, outcome) in some {
+                outcomes.entry(service.clone()).or_default().push(outcome.clone());
             }
             let batch = crate::ids::hex(&self.draw16()[..8]);
             let change = ChangeId(self.draw16());
-            let edit = Edit::Outcomes { service: service.to_string(), batch, outcomes: some.to_vec() };
+            let edit = Edit::Outcomes { batch, by: by.clone(), outcomes, cursors: std::mem::take(&mut cursors) };
             self.edit(app, &edit, STEWARD, change, Urgency::Ordinary);
         }
     }
@@ -47,7 +75,12 @@ impl Brain {
     /// What others should know of this peer's care for an app: what waits, and why.
     pub(super) fn write_stewardship(&mut self, app: &AppId, spec: &AppSpec, restarts: BTreeMap<String, u32>) {
         let now = self.now.ms;
+        let revisions = self.documents.get(app).filter(|document| !document.deleted);
+        let revisions = revisions.map(|document| BTreeMap::clone(&document.revisions)).unwrap_or_default();
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
+        tended.minds.retain(|service, _| spec.services.contains_key(service));
+        let minds = tended.minds.iter();
+        let rollouts = minds.filter_map(|(name, mind)| Some((name.clone(), mind.progress.clone()?))).collect();
         let pending: Vec<Pending> = tended
             .waiting
             .iter()
@@ -63,12 +96,7 @@ impl Brain {
                 })
             })
             .collect();
-        let record = Stewardship {
-            revisions: spec.services.iter().map(|(name, service)| (name.clone(), service.revision())).collect(),
-            restarts,
-            rollout: Vec::new(),
-            pending,
-        };
+        let record = Stewardship { revisions, restarts, rollouts, pending };
         // A single run that just runs needs no record of how it is cared for.
         let worth_it = !record.pending.is_empty() || !record.restarts.is_empty() || !spec.single_run;
         if tended.record.as_ref() == Some(&record) || (tended.record.is_none() && !worth_it) {

@@ -19,7 +19,7 @@ use crate::ledger::document::ChangeValue;
 use crate::ledger::readings::{Admission, Departure, Image};
 use crate::ledger::record::{Kind, Stored};
 use crate::membership::State;
-use crate::model::{AppSpec, Machine};
+use crate::model::{AppSpec, Machine, ServiceSpec};
 use crate::plant::Plant;
 use crate::wire::{Message, PROTOCOL, decode, encode};
 
@@ -85,6 +85,10 @@ impl Brain {
             }
             Request::Remove { change, author, app } => self.remove(id, change, &author, &app),
             Request::Rollback { change, author, app, to } => self.roll_back(id, change, &author, &app, &to),
+            Request::Run { change, author, app, service } => self.run_once(id, change, &author, &app, &service),
+            Request::Rollout { change, author, app, service, word } => {
+                self.order_rollout(id, change, &author, &app, service.as_deref(), word)
+            }
             Request::Unfreeze => {
                 self.unfreeze();
                 let others: Vec<PeerId> = self.members.live().filter(|peer| *peer != self.me).collect();
@@ -99,6 +103,7 @@ impl Brain {
                 self.reply_when_durable(id, Reply::Done);
                 Ok(())
             }
+            Request::Restart(claim) => self.restart(id, claim),
             Request::EndTasks => {
                 self.end_tasks();
                 self.reply_when_durable(id, Reply::Done);
@@ -118,6 +123,11 @@ impl Brain {
                 self.reply_when_durable(id, Reply::Done);
                 Ok(())
             }
+            Request::VolumeMake { name } => self.volume_make(id, &name),
+            Request::VolumeRemove { id: volume, force } => self.volume_remove(id, &volume, force),
+            Request::VolumeRelease { name } => self.volume_release(id, &name),
+            Request::Secret { secret, anew } => self.secret_put(id, secret, anew),
+            Request::Seal(seal) => self.seal_put(id, seal),
             Request::Describe(description) => self.describe(id, description),
             Request::Restarting { until } => {
                 if let Some(mut machine) = self.own_machine() {
@@ -133,16 +143,17 @@ impl Brain {
         }
     }
 
-    fn reply_when_durable(&mut self, request: u64, reply: Reply) {
+    pub(super) fn reply_when_durable(&mut self, request: u64, reply: Reply) {
         self.hold(Effect::Reply { request, reply: Ok(reply) });
     }
 
     /// The generation of an app that lives, if one does.
     pub(crate) fn app_named(&self, name: &str) -> Option<&AppId> {
-        self.generations(name).rfind(|app| self.documents.get(app).is_some_and(|doc| !doc.deleted && !doc.is_empty()))
+        self.generations_of(name)
+            .rfind(|app| self.documents.get(app).is_some_and(|doc| !doc.deleted && !doc.is_empty()))
     }
 
-    fn generations(&self, name: &str) -> impl DoubleEndedIterator<Item = &AppId> {
+    pub(super) fn generations_of(&self, name: &str) -> impl DoubleEndedIterator<Item = &AppId> {
         let id = |generation| AppId { namespace: NAMESPACE.into(), name: name.into(), generation };
         self.documents.range(id(0)..=id(u32::MAX)).map(|(app, _)| app)
     }
@@ -161,19 +172,22 @@ impl Brain {
         name: &str,
         spec: AppSpec,
     ) -> Result<(), Refusal> {
-        if self.requests.copying.len() >= WAITING_MAX {
-            return Err(Refusal::Busy);
-        }
         let app = match self.app_named(name) {
             Some(app) => app.clone(),
             None => {
-                let last = self.generations(name).next_back().map_or(0, |app| app.generation);
+                let last = self.generations_of(name).next_back().map_or(0, |app| app.generation);
                 let spent = || Refusal::Invalid(format!("app {name} has had its last generation: choose another name"));
                 let generation = last.checked_add(1).ok_or_else(spent)?;
                 AppId { namespace: NAMESPACE.into(), name: name.into(), generation }
             }
         };
-        let spec = self.with_digests(&app, spec);
+        if let Some(clash) = self.port_clash(&app, &spec) {
+            return Err(Refusal::Invalid(clash));
+        }
+        if let Some((_, fault)) = spec.dependency_fault() {
+            return Err(Refusal::Invalid(fault));
+        }
+        let spec = self.with_addresses(&app, self.with_times(&app, self.with_digests(&app, spec)));
         self.change(request, change, author, app, &Edit::Spec(spec), "deployed")
     }
 
@@ -181,6 +195,11 @@ impl Brain {
     /// comes to mean something else. A name that stays keeps its digest.
     fn with_digests(&self, app: &AppId, mut spec: AppSpec) -> AppSpec {
         let before = self.documents.get(app).map(|document| &document.spec.services);
+        // A file does not know of restarts: it undoes none.
+        for (name, service) in &mut spec.services {
+            let held = before.and_then(|services| services.get(name)).map_or(0, |held| held.restarts);
+            service.restarts = service.restarts.max(held);
+        }
         for (name, service) in spec.services.iter_mut().filter(|(_, service)| service.image != HOST_IMAGE) {
             let held = before.and_then(|services| services.get(name)).filter(|held| held.image == service.image);
             service.image_digest = service
@@ -188,6 +207,18 @@ impl Brain {
                 .take()
                 .or_else(|| held.and_then(|held| held.image_digest.clone()))
                 .or_else(|| self.readings.image(&service.image).map(|image| image.digest.clone()));
+        }
+        spec
+    }
+
+    /// A schedule holds from when it was deployed; one that stays as it is goes on.
+    fn with_times(&self, app: &AppId, mut spec: AppSpec) -> AppSpec {
+        let before = self.documents.get(app).map(|document| document.spec.clone());
+        for (name, service) in &mut spec.services {
+            let Some(schedule) = &mut service.schedule else { continue };
+            let held = before.as_ref().and_then(|before| before.services.get(name)?.schedule.as_ref());
+            let held = held.filter(|held| held.is_same(schedule) && held.since > 0);
+            schedule.since = held.map_or(self.now.wall, |held| held.since);
         }
         spec
     }
@@ -207,16 +238,26 @@ impl Brain {
         {
             return Err(Refusal::NotFound(format!("service {service} of app {name}")));
         }
-        self.change(request, change, author, app, &Edit::Replicas { service, replicas }, "scaled")
+        let services = self.documents[&app].spec.services.iter();
+        let meant = services.filter(|(name, _)| service.as_ref().is_none_or(|service| service == *name));
+        for (name, spec) in meant {
+            let scaled = ServiceSpec { replicas, ..spec.clone() };
+            if let Some((_, fault)) = scaled.guard_fault() {
+                return Err(Refusal::Invalid(format!("{name}: {fault}")));
+            }
+        }
+        self.change(request, change, author, app, &Edit::Replicas { service, replicas, at: self.now.wall }, "scaled")
     }
 
     fn roll_back(&mut self, request: u64, change: ChangeId, author: &str, name: &str, to: &str) -> Result<(), Refusal> {
         let app = self.app_named(name).cloned().ok_or_else(|| Refusal::NotFound(format!("app {name}")))?;
-        let changes = self.readings.changes.get(&app).into_iter().flatten();
-        let mut meant = changes.filter(|(_, key)| key.id.starts_with(to));
-        let (owner, key) = match (meant.next(), meant.next()) {
-            (Some(found), None) => found.clone(),
-            (None, _) => return Err(Refusal::NotFound(format!("revision {to} of app {name}"))),
+        // One change, sent twice, may be there under two owners.
+        let mut meant: Vec<_> = self.readings.changes_of(&app).filter(|(_, key)| key.id.starts_with(to)).collect();
+        meant.sort_by(|(_, one), (_, other)| one.id.cmp(&other.id));
+        meant.dedup_by(|(_, one), (_, other)| one.id == other.id);
+        let (owner, key) = match meant[..] {
+            [found] => found.clone(),
+            [] => return Err(Refusal::NotFound(format!("revision {to} of app {name}"))),
             _ => return Err(Refusal::Invalid(format!("{to} begins several revisions of {name}"))),
         };
         let value = self.ledger.get(&owner, &key).and_then(|stored| stored.record.value.clone());
@@ -224,6 +265,10 @@ impl Brain {
         let unreadable = || Refusal::Invalid(format!("revision {to} of {name} cannot be read"));
         let bytes = value.ok_or_else(unreadable)?.bytes;
         let spec = self.document(&app).spec_at(&bytes).ok_or_else(unreadable)?;
+        if let Some(clash) = self.port_clash(&app, &spec) {
+            return Err(Refusal::Invalid(clash));
+        }
+        let spec = self.with_addresses(&app, spec);
         self.change(request, change, author, app, &Edit::Spec(spec), "rolled back")
     }
 
@@ -246,7 +291,7 @@ impl Brain {
     fn remove(&mut self, request: u64, change: ChangeId, author: &str, name: &str) -> Result<(), Refusal> {
         let Some(app) = self.app_named(name).cloned() else {
             // Sent twice: the first has removed it.
-            let gone = self.generations(name).next_back().filter(|app| self.is_made(app, &change)).cloned();
+            let gone = self.generations_of(name).next_back().filter(|app| self.is_made(app, &change)).cloned();
             let app = gone.ok_or_else(|| Refusal::NotFound(format!("app {name}")))?;
             self.out.push(Effect::Reply { request, reply: Ok(Reply::Changed { app, copies: 1, changed: false }) });
             return Ok(());
@@ -255,7 +300,7 @@ impl Brain {
     }
 
     /// Makes a change, and answers when it has its copies.
-    fn change(
+    pub(super) fn change(
         &mut self,
         request: u64,
         change: ChangeId,
@@ -264,6 +309,9 @@ impl Brain {
         edit: &Edit,
         word: &'static str,
     ) -> Result<(), Refusal> {
+        if self.requests.copying.len() >= WAITING_MAX {
+            return Err(Refusal::Busy);
+        }
         if self.is_made(&app, &change) || !self.edit(&app, edit, author, change, Urgency::Now) {
             self.reply_when_durable(request, Reply::Changed { app, copies: 1, changed: false });
             return Ok(());
@@ -346,7 +394,7 @@ impl Brain {
             return;
         }
         copying.sent_all.push(from);
-        let changes = self.readings.changes.get(&copying.app).into_iter().flatten();
+        let changes = self.readings.changes_of(&copying.app);
         let records: Vec<Arc<Stored>> =
             changes.filter_map(|(owner, key)| self.ledger.get(owner, key)).cloned().collect();
         if records.iter().map(|one| one.record.size()).sum::<usize>() > COPY_BYTES_MAX {
@@ -385,12 +433,15 @@ impl Brain {
     }
 
     fn describe(&mut self, request: u64, description: Description) -> Result<(), Refusal> {
+        self.machine.range = description.network;
+        self.machine.subnets_stale = true;
         let held = self.readings.machines.get(&self.me).map(Arc::as_ref);
         let machine = Machine {
             name: description.name,
             addresses: description.addresses,
             labels: description.labels,
             capacity: description.capacity,
+            allows: description.allows,
             protocol: PROTOCOL,
             version: description.version,
             life: held.map_or(1, |held| held.life),
@@ -398,6 +449,8 @@ impl Brain {
             draining: held.is_some_and(|held| held.draining),
             restarting_until: None,
             executor: description.executor,
+            // What is wrong with it is mended in the same turn.
+            network: held.and_then(|held| held.network).filter(|_| description.network.is_some()),
         };
         if held == Some(&machine) {
             self.take_description(&machine);

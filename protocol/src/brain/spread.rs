@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rand_chacha::rand_core::RngCore;
+
 use super::Brain;
 use super::announce::Announcements;
 use super::compare::Comparing;
@@ -12,19 +14,25 @@ use super::tree::Tree;
 use super::vitals::Spreading;
 use crate::effect::{Bad, Effect, StoreOp};
 use crate::event::Now;
+use crate::history::STEWARD;
 use crate::ids::PeerId;
-use crate::ledger::Budgets;
+use crate::ledger::Teller;
 use crate::ledger::record::{Entry, Frame, Kind, RecordKey, Stored, VALUE_BYTES_MAX};
 use crate::ledger::replica::Taken;
+use crate::ledger::{Budgets, ChangeValue};
 use crate::plant::Plant;
-use crate::wire::{Mark, Message, Records};
+use crate::wire::{Mark, Message, Records, decode};
 
 /// A peer that starts writes nothing before another has compared with it, or this has passed, ms.
 pub(super) const DOUBT_MS: u64 = 3_000;
 /// A peer that is a member no more is told so at most this often, ms.
 const TELL_AGAIN_MS: u64 = 1_000;
+/// So often another peer is drawn, where the one that is known does not do.
+const ANOTHER_TRIES: usize = 4;
 /// A tombstone is forgotten after this, ms.
 const TOMBSTONE_MS: u64 = 3_600_000;
+/// A change made so long ago at most is news, though it was asked for rather than pushed, ms of wall clock.
+const RECENT_MS: u64 = 60_000;
 /// Vitals and announcements are gathered on each hop for two milliseconds for each member, within these, ms.
 const GATHER_MS: (u64, u64) = (20, 500);
 
@@ -50,6 +58,11 @@ pub(super) struct Spread {
 }
 
 impl Spread {
+    /// Another peer buried the same.
+    pub fn buried_beside(&mut self, other: &Self) {
+        self.tombstones = other.tombstones.clone();
+    }
+
     pub(super) fn new(now: Now, draw: u64) -> Self {
         Self {
             tree: Tree::default(),
@@ -159,7 +172,7 @@ impl Brain {
             Message::Want(rings) => self.vitals_wanted(from, &rings),
             Message::Compare { sums, yours } => self.take_compare(from, &sums, yours),
             Message::Digest { of, ranges, owners } => self.take_digest(from, of, &ranges, &owners),
-            Message::Pull { after } => self.answer_pull(from, &after),
+            Message::Pull { after, on } => self.answer_pull(from, &after, on),
             Message::Records(records) => self.take_records(from, &records),
             Message::Keep { token, records } => self.keep(from, token, &records),
             Message::Kept { token, applicable } => self.kept_there(from, token, applicable),
@@ -169,7 +182,7 @@ impl Brain {
             Message::Award(award) => self.awarded(from, &award),
             Message::Offer(offer) => self.offered(from, offer),
             Message::Go { claim, .. } => self.gang_goes(claim),
-            Message::Stop { claim, why, .. } => self.stop_asked(claim, why),
+            Message::Stop { claim, why, .. } => self.stop_told(from, claim, why),
             Message::Move { app, claim, to } => self.move_asked(app, claim, to),
             Message::Unfreeze => self.unfreeze(),
             Message::Bid(bid) => self.bid_came(from, bid),
@@ -189,8 +202,12 @@ impl Brain {
             && seen + TOMBSTONE_MS <= self.now.ms
             && let Some((_, owner, key, seq)) = self.spread.tombstones.pop_front()
         {
-            let ops = self.ledger.forget(&owner, &key, seq);
-            self.store.extend(ops);
+            if self.ledger.is_last(&owner, seq) {
+                self.spread.tombstones.push_back((self.now.ms, owner, key, seq));
+            } else {
+                let ops = self.ledger.forget(&owner, &key, seq);
+                self.store.extend(ops);
+            }
         }
     }
 
@@ -262,18 +279,27 @@ impl Brain {
         if !self.is_within_budget(&answer.owner, &answer.records) {
             return;
         }
-        let taken = self.ledger.take_records(answer);
+        let blindly = self.has(Plant::TrustThrough);
+        let teller = Teller { peer: from, sole: self.members.live_count() <= 2, blindly };
+        let taken = self.ledger.take_records(answer, teller);
         let gap = taken.gap;
+        if taken.doubt {
+            let others = (0..ANOTHER_TRIES).filter_map(|_| self.members.random(self.rng.next_u64()));
+            others.filter(|peer| *peer != from).take(1).for_each(|peer| self.spread.comparing.with(peer));
+        }
         if !taken.news.is_empty() {
             let complete = self.ledger.owner(&answer.owner).map_or(0, |held| held.complete);
             self.spread.announcements.pulled(&answer.owner, complete);
             self.spread.gather(self.now.ms, self.members.live_count());
         }
+        let brought = !taken.news.is_empty();
         self.syncing = true;
         self.digest_taken(&answer.owner, taken, Some(from));
         self.syncing = false;
         if gap {
             self.pull_gap(from, answer.owner);
+        } else {
+            self.pull_rest(from, answer, brought);
         }
     }
 
@@ -303,9 +329,13 @@ impl Brain {
     /// further. What is sent again costs its owner nothing, whoever sends it.
     fn is_within_budget(&mut self, owner: &PeerId, records: &[Arc<Stored>]) -> bool {
         let held = self.ledger.owner(owner);
-        let new = records.iter().filter(|one| held.is_none_or(|held| held.is_new(one.record.seq)));
+        let new = records.iter().filter(|one| held.is_none_or(|held| held.wants(one, false)));
         let (bytes, count) = new.fold((0, 0), |(bytes, count), one| (bytes + one.record.size(), count + 1));
-        let in_all = held.map_or(0, |held| held.bytes);
+        let new = records.iter().filter(|one| held.is_none_or(|held| held.wants(one, false)));
+        let replaced = |one: &Arc<Stored>| held.map_or(0, |held| held.bytes_of(&one.record.key));
+        let more: u64 = new.map(|one| (one.record.size() as u64).saturating_sub(replaced(one))).sum();
+        // What makes nothing larger is taken however much is held: an owner has to be able to shrink, and to say that it lives.
+        let in_all = if more == 0 { 0 } else { held.map_or(0, |held| held.bytes) + more };
         let granted = count == 0 || self.spread.budgets.spend(self.now.ms, owner, bytes, count, in_all);
         if !granted {
             self.report(Some(*owner), Bad::OverBudget);
@@ -315,10 +345,12 @@ impl Brain {
 
     /// A peer that is a member no more hears why nobody listens to it, with what proves the order to it.
     fn tell_of_departure(&mut self, to: PeerId) {
-        let again = self.spread.told_departed.get(&to).copied().unwrap_or(0);
+        if self.spread.told_departed.get(&to).is_some_and(|again| *again > self.now.ms) {
+            return;
+        }
         let key = RecordKey { kind: Kind::DEPARTURE, id: to.hex().into() };
         let order = self.ledger.owners().find_map(|owner| self.ledger.get(&owner.id, &key)).cloned();
-        let Some(order) = order.filter(|_| again <= self.now.ms) else { return };
+        let Some(order) = order else { return };
         self.spread.told_departed.insert(to, self.now.ms + TELL_AGAIN_MS);
         let mut proof = self.chain_of(&order.record.owner).unwrap_or_default();
         proof.push(order);
@@ -340,8 +372,21 @@ impl Brain {
                 self.spread.tombstones.push_back((self.now.ms, *owner, one.record.key.clone(), one.record.seq));
             }
             self.read(*owner, &one.record.key, Value::Stored(&one), from);
+            // What people change elsewhere is told as it comes; not what a peer that was away catches up with.
+            let is_recent = self.now.wall.saturating_sub(one.record.stamp) < RECENT_MS;
+            if one.record.key.kind == Kind::CHANGE && (is_recent || !self.syncing) {
+                self.tell_of_change(&one);
+            }
         }
         self.store.extend(self.ledger.numbers(owner));
+    }
+
+    fn tell_of_change(&mut self, one: &Stored) {
+        let change = one.record.value.as_deref().and_then(|value| decode::<ChangeValue>(value).ok());
+        if let Some(change) = change.filter(|change| change.author != STEWARD) {
+            let at = self.machine_name(&one.record.owner);
+            self.note("changed", change.app.name, format!("{} at {at}: {}", change.author, change.summary));
+        }
     }
 
     /// Own tombstones are forgotten in their time, too.
@@ -355,7 +400,7 @@ impl Brain {
     /// Somebody holds this of this identity's writes. That proves nothing: the record itself would.
     pub(super) fn look_at_mark(&mut self, from: PeerId, yours: Mark) {
         if yours.seq > self.writer.last() || self.writer.wrote_otherwise(yours) {
-            self.send(from, Message::Pull { after: vec![(self.me, yours.seq - 1)] });
+            self.send(from, Message::Pull { after: vec![(self.me, yours.seq - 1)], on: false });
         } else if yours.seq > 0 {
             self.writer.trust();
         }
@@ -406,6 +451,12 @@ impl Brain {
             let app = one.record.value.as_deref().and_then(super::reading::app_of_change);
             app.and_then(|app| self.documents.get(&app)).is_some_and(|document| !document.has_waiting())
         });
+        // What was refused, because its owner wrote too much, is not kept.
+        let kept = |one: &Arc<Stored>| {
+            let held = self.ledger.get(&one.record.owner, &one.record.key);
+            held.is_some_and(|held| held.record.seq >= one.record.seq)
+        };
+        let applicable = applicable && records.iter().all(kept);
         let own = self.spread.next_token;
         self.spread.next_token += 1;
         self.spread.keeping.insert(own, (from, token, applicable));

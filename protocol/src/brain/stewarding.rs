@@ -1,5 +1,6 @@
 //! The steward at work: which apps are this peer's to look after, and what it does for them.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -7,39 +8,32 @@ use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
 use super::agenda::Agenda;
+use super::electing::{DOUBT_MS, Electorate};
 use super::moving::Order;
+use super::planning::Mind;
+use super::writer::Urgency;
 use crate::effect::Effect;
 use crate::event::Now;
-use crate::ids::{AppId, BidId, ClaimId, PeerId, rendezvous};
+use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::ledger::readings::{Slots, Stewardship};
+use crate::ledger::record::Kind;
 use crate::market::auction::{Auction, Outstanding};
 use crate::market::rank::Rank;
 use crate::market::reasons::Answers;
 use crate::market::wire::Release;
 use crate::membership::Loss;
-use crate::model::{AppSpec, Claim, Outcome};
+use crate::model::{AppSpec, Claim};
 use crate::plant::Plant;
-use crate::steward::reconcile::{Plan, Sight, reconcile};
-use crate::wire::{Message, StopReason};
+use crate::steward::reconcile::{Plan, Sight};
+use crate::wire::{Message, StopReason, encode};
 
-/// A life younger than this stewards nothing while there are older ones, ms.
-const MATURE_MS: u64 = 60_000;
-/// A machine whose vitals have not come yet is looked at again after this, ms.
-const UNHEARD_MS: u64 = 2_000;
 /// Whoever becomes steward of an app that others may have placed waits so long: longer than a
 /// reservation lives, ms.
-const SETTLE_MS: u64 = 4_000;
-/// For so long after a change of who may be a steward others may still believe what was true before it; who would be
-/// the steward only since then waits so long before it places a new app, ms.
-const DOUBT_MS: u64 = 1_000;
-/// The most earlier beliefs that are kept.
-const FORMER_MAX: usize = 8;
+pub(super) const SETTLE_MS: u64 = 4_000;
 /// Every app is looked at this often in any case, ms.
 const SWEEP_MS: u64 = 30_000;
 /// A machine that was asked to end a claim, or to start it, is asked again after this, ms.
 const TELL_AGAIN_MS: u64 = 2_000;
-/// Outcomes of one app are written at most this often, ms.
-const OUTCOMES_MS: u64 = 1_000;
 /// The most slots in one auction.
 const SLOTS_MAX: usize = 2_048;
 /// An app with more claims than this is looked at only every [`LOOK_MS`].
@@ -54,13 +48,7 @@ pub(crate) struct Stewards {
     pub(super) auctions: BTreeMap<u64, Auction>,
     pub(super) next_auction: u64,
     pub(super) outstanding: BTreeMap<BidId, Outstanding>,
-    /// Peers that may be stewards, and their places on the ring.
-    eligible: Vec<(PeerId, u64)>,
-    /// The same as it was before, each with the time until which others may still believe it: monotonic, ms.
-    former: Vec<(u64, Vec<(PeerId, u64)>)>,
-    eligible_stale: bool,
-    /// When a life matures next: monotonic, ms.
-    eligible_until: u64,
+    pub(super) electorate: Electorate,
     sweep_ms: u64,
     room_free: bool,
     /// Apps that came by anti-entropy this turn: their claims may still be on their way.
@@ -72,6 +60,8 @@ pub(crate) struct Stewards {
 pub(super) struct Tended {
     pub(super) settle_until: Option<u64>,
     looked_ms: u64,
+    /// Since when services waited under the stewards before this one: wall clock, ms.
+    pub(super) waited: BTreeMap<String, u64>,
     /// What did not fit, by service.
     pub(super) waiting: BTreeMap<String, Waiting>,
     /// What the machines said in the last auction that left something of a service waiting.
@@ -80,11 +70,13 @@ pub(super) struct Tended {
     pub(super) orders: VecDeque<Order>,
     /// What was said of claims lately, and when it may be said again: monotonic, ms. `true`: that it may start.
     told: BTreeMap<(ClaimId, bool), u64>,
-    outcomes_ms: u64,
+    pub(super) outcomes_ms: u64,
     pub(super) record: Option<Stewardship>,
     pub(super) record_ms: u64,
     held: u32,
     pub(super) overlaps: u32,
+    /// What is kept in mind of each service.
+    pub(super) minds: BTreeMap<String, Mind>,
     /// A single run was seen to have finished: monotonic, ms.
     pub(super) finished_ms: Option<u64>,
 }
@@ -108,19 +100,25 @@ impl Stewards {
             auctions: BTreeMap::new(),
             next_auction: 0,
             outstanding: BTreeMap::new(),
-            eligible: Vec::new(),
-            former: Vec::new(),
-            eligible_stale: true,
-            eligible_until: now.ms,
+            electorate: Electorate::new(now),
             sweep_ms: now.ms + SWEEP_MS,
             room_free: false,
             old: BTreeSet::new(),
         }
     }
 
+    /// Begins with what another peer believes of who stewards what.
+    pub(super) fn beside(&mut self, other: &Self) {
+        self.electorate = other.electorate.clone();
+    }
+
+    pub(super) fn share(&mut self, other: &Self) {
+        self.electorate.share(&other.electorate);
+    }
+
     /// Machines came, went or changed.
     pub(super) fn members_changed(&mut self) {
-        self.eligible_stale = true;
+        self.electorate.members_changed();
     }
 
     /// An app that came by anti-entropy: others may have placed it long ago.
@@ -136,7 +134,7 @@ impl Stewards {
     pub(super) fn deadline(&self) -> Option<u64> {
         let auctions = self.auctions.values().map(|auction| auction.deadline_ms);
         let awards = self.outstanding.values().filter(|out| out.claims.is_none()).map(|out| out.again_ms);
-        let fixed = [self.sweep_ms, self.eligible_until];
+        let fixed = [self.sweep_ms, self.electorate.deadline()];
         auctions.chain(awards).chain(self.agenda.next()).chain(fixed).min()
     }
 
@@ -153,7 +151,7 @@ impl Stewards {
 
 impl Brain {
     pub(super) fn steward_turn(&mut self) {
-        if self.stewards.eligible_stale || self.stewards.eligible_until <= self.now.ms {
+        if self.stewards.electorate.is_stale(self.now.ms) {
             if self.find_eligible() {
                 let apps: Vec<AppId> =
                     self.documents.keys().filter(|app| !self.touched.contains(*app)).cloned().collect();
@@ -179,10 +177,16 @@ impl Brain {
             self.stewards.sweep_ms = self.now.ms + SWEEP_MS;
             self.stewards.look_at_all_by(self.now.ms);
             self.remove_old_runs();
+            self.tidy_journal();
         }
-        for app in self.stewards.agenda.take_due(self.now.ms) {
-            self.look(&app);
-        }
+        let mut due = self.stewards.agenda.take_due(self.now.ms);
+        // What goes first asks first.
+        due.sort_by_key(|app| Reverse(self.highest_priority(app)));
+        due.iter().for_each(|app| self.look(app));
+    }
+
+    fn highest_priority(&self, app: &AppId) -> Option<i32> {
+        self.documents.get(app)?.spec.services.values().map(|service| service.priority).max()
     }
 
     /// Room may be free: some of what waits for it need not wait out its time.
@@ -200,69 +204,12 @@ impl Brain {
         }
     }
 
-    /// Peers whose present life is a minute old; where there are none, all that live. Whether they are others now.
-    fn find_eligible(&mut self) -> bool {
-        let mut young_ms = u64::MAX;
-        let mut mature = Vec::new();
-        let mut all = Vec::new();
-        for peer in self.members.live() {
-            let Some(machine) = self.readings.machines.get(&peer) else { continue };
-            // Who has said goodbye answers nothing until it is back.
-            if machine.draining || machine.restarting_until.is_some() {
-                continue;
-            }
-            // By the machine's own clock, for ours may show anything: two peers have to agree on this. Before
-            // its vitals have come ours has to do, or whoever has just started would hold itself for the only
-            // steward; and then another look is due.
-            let heard = self.readings.vitals.get(&peer).filter(|_| peer != self.me);
-            let wall = heard.map_or(self.now.wall, |heard| heard.wall(self.now.ms));
-            if heard.is_none() && peer != self.me {
-                young_ms = young_ms.min(UNHEARD_MS);
-            }
-            let age = wall.saturating_sub(machine.life_since);
-            if age >= MATURE_MS {
-                mature.push((peer, peer.ring()));
-            } else {
-                young_ms = young_ms.min(MATURE_MS - age);
-            }
-            all.push((peer, peer.ring()));
-        }
-        if all.is_empty() {
-            all.extend(self.members.live().map(|peer| (peer, peer.ring())));
-        }
-        let eligible = if mature.is_empty() { all } else { mature };
-        let now = self.now.ms;
-        self.stewards.former.retain(|(until_ms, _)| *until_ms > now);
-        let changed = eligible != self.stewards.eligible;
-        if changed {
-            let before = std::mem::replace(&mut self.stewards.eligible, eligible);
-            self.stewards.former.truncate(FORMER_MAX - 1);
-            self.stewards.former.insert(0, (now + DOUBT_MS, before));
-        }
-        self.stewards.eligible_stale = false;
-        self.stewards.eligible_until = self.now.ms + young_ms.min(MATURE_MS);
-        changed
-    }
-
-    /// The steward of an app: the heaviest of the eligible.
-    pub(crate) fn steward_of(&self, app: &AppId) -> Option<PeerId> {
-        heaviest(&self.stewards.eligible, app)
-    }
-
-    /// Whether others may hold somebody else for the app's steward, for they learn a little sooner or later than this
-    /// peer who may be one. A peer that has just started knows of nobody, and there may be many.
-    fn is_in_doubt(&self, app: &AppId) -> bool {
-        let now = self.now.ms;
-        let former = self.stewards.former.iter().filter(|(until_ms, _)| *until_ms > now);
-        former.map(|(_, eligible)| heaviest(eligible, app)).any(|steward| steward != Some(self.me))
-    }
-
     /// Takes up an app, or lets it go at once: whether it is this peer's. `old`: it is not new, so that others may
     /// have placed it, and what they did may still be on its way.
     fn settle_rank(&mut self, app: &AppId, old: bool) -> bool {
-        if self.steward_of(app) != Some(self.me) || !self.documents.contains_key(app) {
-            if self.stewards.tended.remove(app).is_some() {
-                self.let_go(app);
+        if !self.is_steward_of(app) || !self.documents.contains_key(app) {
+            if let Some(tended) = self.stewards.tended.remove(app) {
+                self.let_go(app, tended);
             }
             return false;
         }
@@ -270,6 +217,7 @@ impl Brain {
             return true;
         }
         let now = self.now.ms;
+        let minds = self.take_over_minds(app);
         let mut tended = Tended::default();
         if old || self.readings.claims.contains_key(app) {
             tended.settle_until = Some(now + SETTLE_MS);
@@ -282,15 +230,27 @@ impl Brain {
         } else if self.is_in_doubt(app) {
             tended.settle_until = Some(now + DOUBT_MS);
         }
-        tended.record = self.readings.stewardships.get(app).and_then(|all| all.get(&self.me)).cloned();
+        let records = self.readings.stewardships.get(app);
+        tended.minds = minds;
+        tended.record = records.and_then(|all| all.get(&self.me)).cloned();
+        for pending in records.into_iter().flat_map(|all| all.values()).flat_map(|record| &record.pending) {
+            let since = tended.waited.entry(pending.service.clone()).or_insert(pending.rank.since);
+            *since = pending.rank.since.min(*since);
+        }
         self.stewards.tended.insert(app.clone(), tended);
         self.stewards.agenda.look_by(app, now);
         true
     }
 
     /// Another peer stewards the app now: its auctions end here, and reservations go back.
-    fn let_go(&mut self, app: &AppId) {
+    fn let_go(&mut self, app: &AppId, tended: Tended) {
         self.stewards.agenda.strike(app);
+        if let Some(record) = tended.record.filter(|record| !record.pending.is_empty()) {
+            // Nothing waits by this peer's word any more.
+            let nothing = Stewardship { pending: Vec::new(), ..record };
+            let value = encode(&(app.clone(), nothing));
+            self.write(Kind::STEWARDSHIP, &app.to_string(), Some(value), Urgency::Ordinary);
+        }
         let doomed: Vec<u64> =
             self.stewards.auctions.iter().filter(|(_, auction)| auction.app == *app).map(|(id, _)| *id).collect();
         for id in doomed {
@@ -305,6 +265,9 @@ impl Brain {
     /// Compares what one app wants with what runs, and acts on the difference.
     fn look(&mut self, app: &AppId) {
         let now = self.now;
+        if self.has(Plant::NeedMajority) && self.members.live_count() * 2 <= self.members.known_count() {
+            return;
+        }
         let Some(document) = self.documents.get(app) else { return };
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
         if let Some(until) = tended.settle_until {
@@ -320,19 +283,31 @@ impl Brain {
             return;
         }
         tended.looked_ms = now.ms;
+        tended.told.retain(|_, again| *again > now.ms);
         let spec = if document.deleted { Arc::default() } else { document.spec.clone() };
         self.see_claims(app);
         let mut services: BTreeSet<String> = spec.services.keys().cloned().collect();
         services.extend(self.readings.claims.get(app).into_iter().flat_map(|held| held.keys().cloned()));
         let (mut held, mut overlaps) = (0, 0);
         let mut restarts = BTreeMap::new();
+        let given = self.given(app);
+        let mut outcomes = BTreeMap::new();
         for name in services {
-            let plan = self.plan(app, &spec, &name);
+            let mut plan = self.plan_among(app, &spec, &name, given.get(&name).unwrap_or(&BTreeSet::new()));
             held += plan.held;
             overlaps += plan.overlaps;
             restarts.extend(plan.restarts.iter().map(|(slot, count)| (format!("{name}.{slot}"), *count)));
-            self.carry_out(app, &spec, &name, plan);
+            self.keep_in_mind(app, &name, &mut plan);
+            if let Some(revision) = plan.revert {
+                self.revert(app, &name, revision);
+            }
+            let finished = std::mem::take(&mut plan.outcomes);
+            if !finished.is_empty() {
+                outcomes.insert(name.clone(), finished);
+            }
+            self.carry_out(app, &spec, &name, plan, given.contains_key(&name));
         }
+        self.settle(app, outcomes);
         self.move_on(app, &spec);
         self.tell_overlap(app, overlaps);
         if let Some(tended) = self.stewards.tended.get_mut(app) {
@@ -342,23 +317,7 @@ impl Brain {
         self.write_stewardship(app, &spec, restarts);
     }
 
-    pub(super) fn plan(&self, app: &AppId, spec: &AppSpec, service: &str) -> Plan {
-        static NONE: Slots = Slots::new();
-        static NO_OUTCOMES: BTreeMap<String, Outcome> = BTreeMap::new();
-        let claims = self.readings.slots(app, service).unwrap_or(&NONE);
-        let document = self.documents.get(app).filter(|_| !self.has(Plant::ForgetFinished));
-        let outcomes = document.and_then(|doc| doc.outcomes.get(service)).unwrap_or(&NO_OUTCOMES);
-        let auctions = self.stewards.auctions.values().filter(|a| a.app == *app && a.service == service);
-        let awards = self.stewards.outstanding.values().filter(|o| o.app == *app && o.service == service);
-        let given = auctions
-            .flat_map(|auction| auction.slots.iter())
-            .chain(awards.flat_map(|out| out.award.slots.iter()))
-            .map(|slot| slot.slot.clone())
-            .collect();
-        reconcile(self.now, spec.services.get(service), claims, outcomes, &given, self)
-    }
-
-    fn carry_out(&mut self, app: &AppId, spec: &AppSpec, service: &str, plan: Plan) {
+    fn carry_out(&mut self, app: &AppId, spec: &AppSpec, service: &str, plan: Plan, in_auction: bool) {
         let now = self.now.ms;
         for (owner, claim, why) in plan.stop {
             if why == StopReason::Duplicate && self.has(Plant::KeepDuplicates) {
@@ -372,31 +331,37 @@ impl Brain {
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
         let agenda = &mut self.stewards.agenda;
         plan.look_ms.into_iter().for_each(|ms| agenda.look_by(app, ms));
-        let mut outcomes = plan.outcomes;
-        if !outcomes.is_empty() && now < tended.outcomes_ms + OUTCOMES_MS {
-            agenda.look_by(app, tended.outcomes_ms + OUTCOMES_MS);
-            outcomes.clear();
-        }
         let mut missing = plan.missing;
-        let in_auction = self.stewards.auctions.values().any(|a| a.app == *app && a.service == service);
+        let (revision, mut lost) = plan.former;
         match tended.waiting.get(service) {
-            _ if missing.is_empty() && !in_auction => {
+            _ if missing.is_empty() && lost.is_empty() && !in_auction => {
                 tended.waiting.remove(service);
+                tended.waited.remove(service);
             }
             Some(waiting) if now < waiting.again_ms => {
                 agenda.look_by(app, waiting.again_ms);
                 missing.clear();
+                lost.clear();
             }
             _ => {}
         }
-        if !outcomes.is_empty() {
-            tended.outcomes_ms = now;
-            self.write_outcomes(app, service, outcomes);
+        if !lost.is_empty() {
+            lost.truncate(SLOTS_MAX);
+            match self.former(app, service, revision) {
+                Some(former) => self.call_for_bids(app, service, &former, lost, false, false),
+                // It is not known any more.
+                None => missing.append(&mut lost),
+            }
         }
         if let Some(wanted) = spec.services.get(service)
             && !missing.is_empty()
         {
             missing.truncate(SLOTS_MAX);
+            self.with_volumes(app, spec, service, &mut missing);
+            if missing.is_empty() {
+                // Whoever makes its volume brings this app up again.
+                return;
+            }
             self.call_for_bids(app, service, wanted, missing, plan.together, spec.single_run);
         }
     }
@@ -405,23 +370,16 @@ impl Brain {
     fn tell(&mut self, app: &AppId, owner: PeerId, claim: ClaimId, message: Message) {
         let now = self.now.ms;
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
-        tended.told.retain(|_, again| *again > now);
         let again = now + TELL_AGAIN_MS;
         self.stewards.agenda.look_by(app, again);
         let key = (claim, matches!(message, Message::Go { .. }));
-        if tended.told.contains_key(&key) {
+        if tended.told.get(&key).is_some_and(|again| *again > now) {
             return;
         }
         tended.told.insert(key, again);
         // Of what was seen to be accepted this machine's own part may not be durable yet.
         self.hold(Effect::Send { to: owner, message });
     }
-}
-
-/// Rank 0 of rendezvous hashing (Thaler and Ravishankar, 1998).
-fn heaviest(eligible: &[(PeerId, u64)], app: &AppId) -> Option<PeerId> {
-    let key = app.ring();
-    eligible.iter().max_by_key(|(peer, ring)| (rendezvous(key, *ring), *peer)).map(|(peer, _)| *peer)
 }
 
 impl Sight for Brain {
@@ -431,6 +389,10 @@ impl Sight for Brain {
 
     fn gives_way(&self, claim: &Claim) -> bool {
         self.is_moving(&claim.task.app, &claim.id)
+    }
+
+    fn astray(&self, machine: &PeerId, claim: &Claim) -> bool {
+        self.is_astray(machine, claim)
     }
 
     fn draining(&self, machine: &PeerId) -> bool {

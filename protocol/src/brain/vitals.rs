@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rand_chacha::rand_core::RngCore;
 
 use super::Brain;
+use super::electing::CLOCKS_MS;
 use crate::effect::{Bad, Effect};
 use crate::ids::PeerId;
 use crate::ledger::readings::Heard;
@@ -22,6 +23,10 @@ const VITALS_MS_PER_PEER: u64 = 20;
 const EXCHANGED: usize = 256;
 /// The most vitals in one message.
 const VITALS_MAX: usize = 256;
+/// What the vitals of one peer take on the wire beside the names of its images, about,
+const VITALS_BYTES: usize = 512;
+/// and what those in one message may.
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// What was asked for and did not come is asked for again after this, ms.
 const ASK_AGAIN_MS: u64 = 2_000;
 /// The most names of images in one peer's vitals.
@@ -57,6 +62,11 @@ impl Spreading {
     }
 }
 
+/// How often each of so many peers makes vitals, ms.
+pub(super) fn every_ms(members: usize) -> u64 {
+    VITALS_MS.max(members as u64 * VITALS_MS_PER_PEER)
+}
+
 /// Where vitals stand among those of the same peer: a later start goes before any count.
 pub(super) fn age(vitals: &Vitals) -> u64 {
     vitals.started.saturating_add(vitals.counter)
@@ -65,9 +75,8 @@ pub(super) fn age(vitals: &Vitals) -> u64 {
 impl Brain {
     pub(super) fn vitals_turn(&mut self) {
         if self.spread.vitals.made_ms <= self.now.ms {
-            let members = self.members.live_count() as u64;
             // Not all at the same time, though all may have been switched on together.
-            let every_ms = VITALS_MS.max(members * VITALS_MS_PER_PEER);
+            let every_ms = every_ms(self.members.live_count());
             self.spread.vitals.made_ms = self.now.ms + every_ms * 3 / 4 + self.rng.next_u64() % (every_ms / 2);
             self.make_vitals();
         }
@@ -93,7 +102,7 @@ impl Brain {
     pub(super) fn vitals_signed(&mut self, counter: u64, signature: Signature) {
         let unsigned = &mut self.spread.vitals.unsigned;
         let Some(vitals) = unsigned.take_if(|vitals| vitals.counter == counter) else { return };
-        let signed = Arc::new(SignedVitals { owner: self.me, vitals, signature });
+        let signed = Arc::new(SignedVitals::new(self.me, vitals, signature));
         self.hear_vitals(signed);
     }
 
@@ -103,7 +112,13 @@ impl Brain {
         let ring = signed.owner.ring();
         self.spread.vitals.asked.remove(&ring);
         self.spread.vitals.fresh.insert(ring, age(&signed.vitals));
-        self.readings.vitals.insert(signed.owner, Heard { signed, read_ms: self.now.ms });
+        let (owner, at) = (signed.owner, signed.vitals.at);
+        match self.readings.vitals.insert(owner, Heard { signed, read_ms: self.now.ms }) {
+            None => self.first_vitals(&owner),
+            // A clock that was set makes its machine's life older or younger, and others the stewards.
+            Some(before) if before.wall(self.now.ms).abs_diff(at) > CLOCKS_MS => self.stewards.members_changed(),
+            Some(_) => {}
+        }
     }
 
     pub(super) fn is_newer(&self, signed: &SignedVitals) -> bool {
@@ -171,10 +186,18 @@ impl Brain {
     pub(super) fn vitals_wanted(&mut self, from: PeerId, rings: &[u64]) {
         let held = |ring: &u64| self.readings.vitals.get(&self.ledger.owner_at(*ring)?.id);
         let held = rings.iter().take(VITALS_MAX).filter_map(held).map(|heard| heard.signed.clone());
-        let held: Vec<_> = held.collect();
-        if !held.is_empty() {
-            self.send(from, Message::Vitals(held));
+        let mut parts: Vec<(usize, Vec<Arc<SignedVitals>>)> = Vec::new();
+        for one in held.collect::<Vec<_>>() {
+            let bytes = VITALS_BYTES + one.vitals.images.iter().map(|name| name.len() + 8).sum::<usize>();
+            match parts.last_mut().filter(|(sum, _)| sum + bytes <= MESSAGE_BYTES_MAX) {
+                Some((sum, part)) => {
+                    *sum += bytes;
+                    part.push(one);
+                }
+                None => parts.push((bytes, vec![one])),
+            }
         }
+        parts.into_iter().for_each(|(_, part)| self.send(from, Message::Vitals(part)));
     }
 
     /// The ages of some vitals, beside every anti-entropy exchange.

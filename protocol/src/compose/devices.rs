@@ -2,8 +2,8 @@
 
 use super::parse::{Reader, join};
 use super::quantity::shown;
-use super::tree::{Node, Value};
-use super::{RESOURCES_MAX, support};
+use super::tree::Node;
+use super::{RESOURCES_MAX, keys};
 use crate::model::Resources;
 use crate::model::resources::{CPU_MILLIS, GPU_SHARE, GPU_WHOLE, GPUS, GPUS_MAX, MEMORY_BYTES};
 
@@ -12,16 +12,25 @@ const COUNT_MAX: u64 = 1_000_000_000;
 
 /// Reads `devices`: so many whole GPUs, `[{capabilities: [gpu], count: 2}]`.
 pub fn devices(reader: &mut Reader, node: Node, path: &str, amounts: &mut Resources) {
-    for item in items(reader, node, path) {
+    read_devices(reader, node, path, amounts, false);
+}
+
+/// Reads `gpus`: the same, where that it is GPUs need not be said.
+pub fn gpus_of(reader: &mut Reader, node: Node, path: &str, amounts: &mut Resources) {
+    read_devices(reader, node, path, amounts, true);
+}
+
+fn read_devices(reader: &mut Reader, node: Node, path: &str, amounts: &mut Resources, is_said: bool) {
+    for item in reader.items(node, path, RESOURCES_MAX) {
         let place = item.place;
-        let Some(mut level) = reader.level(item, path, &support::DEVICE) else { continue };
-        let capabilities = level.remove("capabilities").map(|entry| entry.value);
-        let is_gpu = match capabilities {
-            Some(Node { value: Value::List(words), .. }) => {
-                let words: Vec<String> = words.iter().filter_map(|word| reader.text(word, path)).collect();
-                words == ["gpu"]
+        let Some(mut level) = reader.level(item, path, &keys::DEVICE) else { continue };
+        let is_gpu = match level.remove("capabilities") {
+            Some(entry) => {
+                // `nvidia` and what a program wants of the card are asked for beside it.
+                let words = reader.words(entry.value, &join(path, "capabilities"), RESOURCES_MAX);
+                words.iter().any(|word| word == "gpu")
             }
-            _ => false,
+            None => is_said,
         };
         if !is_gpu {
             let hint = "write capabilities: [gpu]; other things are counted by generic_resources";
@@ -41,15 +50,15 @@ pub fn devices(reader: &mut Reader, node: Node, path: &str, amounts: &mut Resour
 /// Reads `generic_resources`: `[{discrete_resource_spec: {kind: licence, value: 2}}]`. The kinds `gpu` and
 /// `gpu_milli` are whole GPUs and thousandths of one.
 pub fn generic(reader: &mut Reader, node: Node, path: &str, amounts: &mut Resources) {
-    for item in items(reader, node, path) {
+    for item in reader.items(node, path, RESOURCES_MAX) {
         let place = item.place;
-        let Some(mut level) = reader.level(item, path, &support::GENERIC) else { continue };
+        let Some(mut level) = reader.level(item, path, &keys::GENERIC) else { continue };
         let Some(entry) = level.remove("discrete_resource_spec") else {
             reader.wrong(place, path, "discrete_resource_spec is missing");
             continue;
         };
         let path = join(path, "discrete_resource_spec");
-        let Some(mut level) = reader.level(entry.value, &path, &support::DISCRETE) else { continue };
+        let Some(mut level) = reader.level(entry.value, &path, &keys::DISCRETE) else { continue };
         let (Some(kind), Some(value)) = (level.remove("kind"), level.remove("value")) else {
             reader.wrong(place, &path, "a kind and a value are needed");
             continue;
@@ -65,22 +74,6 @@ pub fn generic(reader: &mut Reader, node: Node, path: &str, amounts: &mut Resour
             reader.wrong(place, &path, format!("'{}' is asked for twice", shown(&name)));
         }
         amounts.set(name, value);
-    }
-}
-
-fn items(reader: &mut Reader, node: Node, path: &str) -> Vec<Node> {
-    let place = node.place;
-    match node.value {
-        Value::List(items) if items.len() <= RESOURCES_MAX => items,
-        Value::List(_) => {
-            reader.wrong(place, path, format!("at most {RESOURCES_MAX} entries are read"));
-            Vec::new()
-        }
-        Value::Null => Vec::new(),
-        other => {
-            reader.wrong(place, path, format!("a list is expected here, not {}", other.kind()));
-            Vec::new()
-        }
     }
 }
 

@@ -1,16 +1,16 @@
 //! What Compose has no words for: `x-rialto` of a service.
 
 use super::parse::{Reader, join};
-use super::placement::items;
 use super::quantity::shown;
-use super::support;
 use super::tree::Node;
-use crate::model::ServiceSpec;
+use super::{container, keys, kinds, schedule, service};
+use crate::model::health::HealthCheck;
 use crate::model::placement::{ENTRIES_MAX, OnHeal, Other, PRIORITY_MAX, TIME_MS_MAX};
+use crate::model::{ServiceSpec, Singleton};
 
 /// Reads `x-rialto`.
 pub fn read(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSpec) {
-    let Some(mut level) = reader.level(node, path, &support::EXTENSION) else { return };
+    let Some(mut level) = reader.level(node, path, &keys::EXTENSION) else { return };
     if let Some(entry) = level.remove("priority") {
         let read = |text: &str| match text.parse::<i32>() {
             Ok(priority) if priority.abs() <= PRIORITY_MAX => Ok(priority),
@@ -19,12 +19,27 @@ pub fn read(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSp
         service.priority = reader.value(&entry.value, &join(path, "priority"), read).unwrap_or(0);
     }
     if let Some(entry) = level.remove("gang") {
+        service.gang = reader.value(&entry.value, &join(path, "gang"), container::switch).unwrap_or(false);
+    }
+    if let Some(entry) = level.remove("singleton") {
         let read = |text: &str| match text {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            other => Err(format!("'{}' is neither true nor false", shown(other))),
+            "strict" => Ok(Singleton::Strict),
+            "no" | "false" => Ok(Singleton::No),
+            other => Err(format!("'{}' is neither strict nor no", shown(other))),
         };
-        service.gang = reader.value(&entry.value, &join(path, "gang"), read).unwrap_or(false);
+        service.singleton = reader.value(&entry.value, &join(path, "singleton"), read).unwrap_or_default();
+    }
+    if let Some(entry) = level.remove("pre_stop") {
+        service.container.pre_stop = Some(service::command(reader, entry.value, &join(path, "pre_stop")));
+    }
+    if let Some(entry) = level.remove("health") {
+        let (place, path) = (entry.value.place, join(path, "health"));
+        let test = reader.value(&entry.value, &path, HealthCheck::address);
+        let check = service.container.health.get_or_insert_default();
+        if check.test.is_some() {
+            reader.wrong(place, &path, "healthcheck.test says already what is to be tried");
+        }
+        check.test = test;
     }
     if let Some(entry) = level.remove("apart_from") {
         let path = join(path, "apart_from");
@@ -32,8 +47,20 @@ pub fn read(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSp
             Some(_) => Ok(text.to_string()),
             None => Err(format!("'{}' is neither SERVICE nor APP/SERVICE", shown(text))),
         };
-        let items = items(reader, entry.value, &path, ENTRIES_MAX);
+        let items = reader.items(entry.value, &path, ENTRIES_MAX);
         service.placement.apart_from = items.iter().filter_map(|item| reader.value(item, &path, read)).collect();
+    }
+    if let Some(entry) = level.remove("schedule") {
+        service.schedule = schedule::read(reader, entry.value, &join(path, "schedule"));
+    }
+    kinds::batch(reader, &mut level, path, service);
+    if let Some(entry) = level.remove("canary") {
+        let read = |text: &str| text.parse::<u32>().map_err(|_| format!("'{}' is no number of tasks", shown(text)));
+        service.rollout.canary = reader.value(&entry.value, &join(path, "canary"), read).unwrap_or(0);
+    }
+    if let Some(entry) = level.remove("progress_deadline") {
+        let path = join(path, "progress_deadline");
+        service.rollout.progress_deadline_ms = reader.value(&entry.value, &path, duration);
     }
     if let Some(entry) = level.remove("on_heal") {
         let read = |text: &str| match text {
@@ -45,6 +72,9 @@ pub fn read(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSp
     }
     if let Some(entry) = level.remove("lost_after") {
         service.lost_after_ms = reader.value(&entry.value, &join(path, "lost_after"), duration);
+    }
+    if let Some(entry) = level.remove("drain") {
+        service.drain_ms = reader.value(&entry.value, &join(path, "drain"), duration);
     }
     if let Some(entry) = level.remove("stop_when_isolated") {
         service.stop_when_isolated_ms = reader.value(&entry.value, &join(path, "stop_when_isolated"), duration);

@@ -4,29 +4,52 @@
 //! column; the parse step walks that tree, takes what it knows and refuses everything else by name
 //! and place. A file with several mistakes is told of all of them at once, up to a bound.
 //!
-//! The format is the Compose specification's (<https://compose-spec.io>); `docs/app-file.md` lists
-//! the keys that are honoured.
+//! Between the two what belongs together becomes one tree: variables are filled in, services extended, files joined.
+//! What a file refers to is read by whoever calls, through [`Surroundings`].
+//!
+//! The format is the Compose specification's (<https://compose-spec.io>). What becomes of each of its keys is said in one
+//! table, `keys`, of which `docs/compose.md` is made.
 
+mod container;
+mod depends;
+pub mod describe;
 mod devices;
+mod dotenv;
 mod environment;
+mod extends;
 mod extension;
+mod health;
+mod interpolate;
+mod keys;
+mod kinds;
+mod load;
+mod merge;
+mod networks;
 mod parse;
 mod placement;
 mod ports;
 mod quantity;
+mod rollout;
+mod schedule;
+mod secrets;
 mod service;
 mod support;
+mod surroundings;
 mod tree;
+mod volumes;
 mod words;
 
 use std::fmt;
 
 use crate::model::AppSpec;
 
-pub use parse::{label_like, parse};
+pub use networks::mode as network_mode;
+pub use parse::{label_like, load_files, parse};
 pub use ports::port;
 pub use quantity::{cpus, cpus_limit, memory, memory_limit};
+pub use secrets::ToSet;
 pub use service::is_image_name;
+pub use surroundings::{Nothing, Options, Source, Surroundings, Unread};
 
 /// The longest file that is read, in bytes.
 pub const FILE_BYTES_MAX: usize = 256 << 10;
@@ -49,6 +72,12 @@ pub struct AppFile {
     /// The file's own `name:`, a DNS label.
     pub name: Option<String>,
     pub spec: AppSpec,
+    /// Secrets that are to be set before it is deployed, and where each is read: by the client, beside the file.
+    pub secrets: ToSet,
+    /// What is passed over.
+    pub warnings: Vec<Problem>,
+    /// What a machine has to allow before it runs there.
+    pub conditions: Vec<Problem>,
 }
 
 /// One mistake in an app file.

@@ -2,8 +2,8 @@
 
 use super::parse::{Reader, join};
 use super::quantity::shown;
-use super::tree::{Node, Value};
-use super::{CONSTRAINTS_MAX, REPLICAS_MAX, support};
+use super::tree::Node;
+use super::{CONSTRAINTS_MAX, REPLICAS_MAX, keys};
 use crate::market::constraint::Constraint;
 use crate::model::ServiceSpec;
 use crate::model::placement::ENTRIES_MAX;
@@ -12,18 +12,18 @@ const LABELS: &str = "node.labels.";
 
 /// Reads `constraints`, `preferences` and `max_replicas_per_node`.
 pub fn read(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSpec) {
-    let Some(mut level) = reader.level(node, path, &support::PLACEMENT) else { return };
+    let Some(mut level) = reader.level(node, path, &keys::PLACEMENT) else { return };
     if let Some(entry) = level.remove("constraints") {
         let path = join(path, "constraints");
         let read = |text: &str| text.parse::<Constraint>().map_err(|error| error.to_string());
-        let items = items(reader, entry.value, &path, CONSTRAINTS_MAX);
+        let items = reader.items(entry.value, &path, CONSTRAINTS_MAX);
         service.constraints = items.iter().filter_map(|item| reader.value(item, &path, read)).collect();
     }
     if let Some(entry) = level.remove("preferences") {
         let path = join(path, "preferences");
-        for item in items(reader, entry.value, &path, ENTRIES_MAX) {
+        for item in reader.items(entry.value, &path, ENTRIES_MAX) {
             let place = item.place;
-            let Some(mut level) = reader.level(item, &path, &support::PREFERENCE) else { continue };
+            let Some(mut level) = reader.level(item, &path, &keys::PREFERENCE) else { continue };
             let Some(spread) = level.remove("spread") else {
                 reader.wrong(place, &path, "a preference says what to spread over: spread: node.labels.NAME");
                 continue;
@@ -46,22 +46,5 @@ fn label(text: &str) -> Result<String, String> {
     match text.strip_prefix(LABELS) {
         Some(label) if !label.is_empty() => Ok(label.to_string()),
         _ => Err(format!("'{}' cannot be spread over: write node.labels.NAME", shown(text))),
-    }
-}
-
-/// The items of a list that is not too long.
-pub fn items(reader: &mut Reader, node: Node, path: &str, most: usize) -> Vec<Node> {
-    let place = node.place;
-    match node.value {
-        Value::List(items) if items.len() <= most => items,
-        Value::List(_) => {
-            reader.wrong(place, path, format!("at most {most} entries are allowed here"));
-            Vec::new()
-        }
-        Value::Null => Vec::new(),
-        other => {
-            reader.wrong(place, path, format!("a list is expected here, not {}", other.kind()));
-            Vec::new()
-        }
     }
 }

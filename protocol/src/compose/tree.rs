@@ -6,13 +6,15 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
+use serde_saphyr::{Spanned, Tagged};
 
-/// Where something stands: line and column, from 1.
+/// Where something stands: which of the files, and line and column, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
+    /// Counts the files that were read, from 0.
+    pub file: u16,
     pub line: u32,
     pub column: u32,
 }
@@ -32,6 +34,10 @@ pub enum Value {
     Scalar(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
+    /// `!reset`: what other files say here is forgotten. None is left when the files are one.
+    Reset,
+    /// `!override`: this takes the place of what other files say. None is left when the files are one.
+    Override(Box<Value>),
 }
 
 /// One entry of a mapping.
@@ -50,7 +56,44 @@ impl Value {
             Value::Scalar(_) => "a single value",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
+            Value::Reset => "!reset",
+            Value::Override(_) => "!override",
         }
+    }
+
+    /// How many nodes it is made of.
+    pub fn weight(&self) -> usize {
+        match self {
+            Value::Null | Value::Scalar(_) | Value::Reset => 1,
+            Value::List(items) => items.iter().map(|item| item.value.weight()).sum::<usize>() + 1,
+            Value::Map(entries) => entries.iter().map(|entry| entry.value.value.weight()).sum::<usize>() + 1,
+            Value::Override(value) => value.weight(),
+        }
+    }
+}
+
+impl Node {
+    /// The text of a single value.
+    pub fn scalar(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What a mapping has under a key.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            _ => None,
+        }
+    }
+
+    /// Takes a key out of a mapping.
+    pub fn take(&mut self, key: &str) -> Option<Entry> {
+        let Value::Map(entries) = &mut self.value else { return None };
+        let at = entries.iter().position(|entry| entry.key == key)?;
+        Some(entries.remove(at))
     }
 }
 
@@ -61,8 +104,8 @@ pub struct Broken {
     pub message: String,
 }
 
-/// Reads one YAML document. Depth, aliases and the text that they repeat are bounded.
-pub fn read(text: &str) -> Result<Node, Broken> {
+/// Reads one YAML document, the file of that number. Depth, aliases and the text that they repeat are bounded.
+pub fn read(text: &str, file: u16) -> Result<Node, Broken> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: 16,
@@ -80,9 +123,10 @@ pub fn read(text: &str) -> Result<Node, Broken> {
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Ok(node(raw, text)),
+        Ok(raw) => Ok(node(raw, &Source { text, file })),
         Err(error) => {
-            let place = error.location().map(place).unwrap_or(Place { line: 1, column: 1 });
+            let start = Place { file, line: 1, column: 1 };
+            let place = error.location().map_or(start, |location| place(location, file));
             Err(Broken { place, message: message(&error) })
         }
     }
@@ -109,35 +153,46 @@ enum Raw {
     Plain(String),
     Text(String),
     List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+    Map(Vec<(Spanned<String>, Tagged<Spanned<Raw>>)>),
 }
 
-fn place(location: serde_saphyr::Location) -> Place {
+struct Source<'a> {
+    text: &'a str,
+    file: u16,
+}
+
+fn place(location: serde_saphyr::Location, file: u16) -> Place {
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).max(1);
-    Place { line: number(location.line()), column: number(location.column()) }
+    Place { file, line: number(location.line()), column: number(location.column()) }
 }
 
 /// The depth of the recursion is the tree's, which the budget bounds.
-fn node(raw: Spanned<Raw>, source: &str) -> Node {
+fn node(raw: Spanned<Raw>, source: &Source) -> Node {
     let written = || {
         let span = raw.defined.span();
         let start = usize::try_from(span.byte_offset()?).ok()?;
         let end = start.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
-        source.get(start..end).map(str::to_string)
+        source.text.get(start..end).map(str::to_string)
     };
     let value = match raw.value {
         Raw::Null => Value::Null,
         Raw::Plain(value) => Value::Scalar(written().unwrap_or(value)),
         Raw::Text(text) => Value::Scalar(text),
         Raw::List(items) => Value::List(items.into_iter().map(|item| node(item, source)).collect()),
-        Raw::Map(entries) => Value::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| Entry { at: place(key.referenced), key: key.value, value: node(value, source) })
-                .collect(),
-        ),
+        Raw::Map(entries) => Value::Map(entries.into_iter().map(|(key, value)| entry(key, value, source)).collect()),
     };
-    Node { place: place(raw.referenced), value }
+    Node { place: place(raw.referenced, source.file), value }
+}
+
+/// Of all tags only those mean something that say how files are put together.
+fn entry(key: Spanned<String>, Tagged(value, tag): Tagged<Spanned<Raw>>, source: &Source) -> Entry {
+    let mut value = node(value, source);
+    match tag.as_deref() {
+        Some("!reset") => value.value = Value::Reset,
+        Some("!override") => value.value = Value::Override(Box::new(value.value)),
+        _ => {}
+    }
+    Entry { at: place(key.referenced, source.file), key: key.value, value }
 }
 
 impl<'de> Deserialize<'de> for Raw {

@@ -44,12 +44,12 @@ impl View<'_> {
     ) -> Vec<MachineReason> {
         let need = spec.need();
         let mut groups: BTreeMap<Why, Group> = BTreeMap::new();
-        for (peer, machine) in &self.brain.readings.machines {
+        for (peer, machine) in self.brain.readings.machines.iter() {
             if self.brain.members.state(peer) == State::Left {
                 continue;
             }
             let has = efforts.has.get(peer).copied().unwrap_or(0);
-            let why = match self.brain.passed_over(peer, machine, spec, has) {
+            let why = match self.brain.passed_over(app, peer, machine, spec, has) {
                 Some(passed_over) => self.passed_over_words(peer, passed_over),
                 None => self.answer_words(app, peer, machine, &need, efforts),
             };
@@ -160,8 +160,13 @@ fn declined(reason: DeclineReason) -> Why {
         DeclineReason::NoExecutor(_) => Why::Away { code: "no-executor", text: reason.to_string() },
         DeclineReason::Crowded(_) => say("crowded", reason.to_string()),
         DeclineReason::Apart(other) => say("apart", format!("has a task of {other}, which it is to be apart from")),
+        DeclineReason::Volume { .. } => say("volume", reason.to_string()),
         DeclineReason::Queued => say("queued", reason.to_string()),
         DeclineReason::Isolated => say("isolated", reason.to_string()),
+        DeclineReason::Forbidden(ask) => {
+            let text = format!("does not allow {ask}; 'allow' in its rialtod.toml says what it allows");
+            say("forbidden", text)
+        }
         DeclineReason::NoImage(_) => say("no-image", reason.to_string()),
         other => say("declined", other.to_string()),
     }

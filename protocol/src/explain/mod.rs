@@ -6,6 +6,7 @@
 
 mod machines;
 mod tasks;
+mod volumes;
 mod words;
 
 use crate::api::{Explanation, ServiceExplained};
@@ -13,6 +14,7 @@ use crate::ids::{AppId, PeerId};
 use crate::ledger::Document;
 use crate::view::View;
 
+pub use volumes::{NoVolume, VolumeAt};
 pub(crate) use words::{amount, of};
 
 /// The most tasks of a service that are told of one by one.
@@ -63,7 +65,8 @@ impl View<'_> {
             let has = || services.keys().cloned().collect::<Vec<_>>().join(", ");
             let no_service = || ExplainError::NoService { app: app.name.clone(), service: service.clone(), has: has() };
             let spec = services.get(service).ok_or_else(no_service)?;
-            let is_one = |slot: &String| slot.parse().is_ok_and(|slot: u32| (1..=spec.replicas).contains(&slot));
+            let shown = self.brain.shown_slots(app, document, service, spec);
+            let is_one = |slot: &String| shown.contains(slot);
             if let Some(slot) = subject.slot.as_ref().filter(|slot| !is_one(slot)) {
                 let (app, service, replicas) = (app.name.clone(), service.clone(), spec.replicas);
                 return Err(ExplainError::NoTask { app, service, slot: slot.clone(), replicas });
@@ -93,7 +96,7 @@ impl View<'_> {
         let efforts = self.brain.efforts(app, &document.spec, name);
         let mut told = ServiceExplained {
             service: name.to_string(),
-            wanted: if slot.is_some() { 1 } else { spec.replicas },
+            wanted: if slot.is_some() { 1 } else { self.brain.shown_slots(app, document, name, spec).len() as u32 },
             running: 0,
             finished: 0,
             waiting: 0,
@@ -112,6 +115,3 @@ impl View<'_> {
         told
     }
 }
-
-#[cfg(test)]
-mod tests;

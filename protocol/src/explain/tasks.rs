@@ -4,6 +4,7 @@ use super::TASKS_MAX;
 use super::words::{count, time};
 use crate::api::{ServiceExplained, WaitingTask};
 use crate::brain::Efforts;
+use crate::brain::planning::revision_of;
 use crate::ids::{AppId, PeerId};
 use crate::ledger::Document;
 use crate::ledger::readings::ClaimEntry;
@@ -24,10 +25,11 @@ impl View<'_> {
         told: &mut ServiceExplained,
     ) -> u32 {
         let spec = &document.spec.services[service];
-        let revision = spec.revision();
+        let revision = revision_of(document, service, spec);
         let (slots, outcomes) = (self.brain.readings.slots(app, service), document.outcomes.get(service));
+        let volume = self.waits_for_volume(app, spec);
         let mut placeless = 0;
-        for slot in (1..=spec.replicas).map(|slot| slot.to_string()) {
+        for slot in self.brain.shown_slots(app, document, service, spec) {
             if only.is_some_and(|only| only != slot) {
                 continue;
             }
@@ -48,7 +50,10 @@ impl View<'_> {
             told.waiting += 1;
             placeless += u32::from(live.is_none() && !efforts.plan.waits.contains_key(&slot));
             if told.tasks.len() < TASKS_MAX {
-                let why = self.why(&slot, spec.gang, live, entries, efforts);
+                let why = match (&volume, live) {
+                    (Some(volume), None) => volume.clone(),
+                    _ => self.why(&slot, spec.gang, live, entries, efforts),
+                };
                 told.tasks.push(WaitingTask { task: format!("{}.{service}.{slot}", app.name), why });
             }
         }
@@ -74,6 +79,9 @@ impl View<'_> {
                     format!("{at} fetches its image or makes its container; it was placed {age} ago")
                 }
                 ClaimState::Accepted if gang => format!("{at} keeps room for it until all of its gang have theirs"),
+                ClaimState::Accepted if entry.claim.reason.is_some() => {
+                    format!("{at} {}", entry.claim.reason.as_deref().unwrap_or_default())
+                }
                 _ => format!("{at} has accepted it {age} ago and is about to start it"),
             };
         }
@@ -110,6 +118,8 @@ impl View<'_> {
                     left(*until_ms)
                 );
             }
+            Some(Wait::Depends(on)) => return on.clone(),
+            Some(Wait::Turn) => return "as many of its service run as may at once".into(),
             None => {}
         }
         if let Some(machine) = efforts.awarded.get(slot) {

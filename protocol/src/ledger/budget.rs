@@ -48,15 +48,18 @@ impl Account {
 
 impl Budgets {
     /// Takes `bytes` of `records` records off what an owner has left; `false` where that is too much,
-    /// and then nothing is taken. `held`: what its live records take already.
-    pub fn spend(&mut self, now_ms: u64, owner: &PeerId, bytes: usize, records: usize, held: u64) -> bool {
+    /// and then nothing is taken. `in_all`: what its live records would take with them; 0 where they take no more than before.
+    pub fn spend(&mut self, now_ms: u64, owner: &PeerId, bytes: usize, records: usize, in_all: u64) -> bool {
         let cost = bytes as u64 + records as u64 * RECORD_BYTES;
         let full = Account { left: BURST_BYTES, at_ms: now_ms, refused: 0 };
         let mut account = self.accounts.get(owner).map_or(full, |account| account.now(now_ms));
-        let granted = cost <= account.left && held.saturating_add(bytes as u64) <= HELD_BYTES_MAX;
-        if granted {
-            account.left -= cost;
-        } else {
+        let is_small = in_all <= HELD_BYTES_MAX;
+        let granted = cost <= account.left && is_small;
+        // Who holds too much has spent what it tried to write: it is seen to be refused, and not asked for more at once.
+        if granted || !is_small {
+            account.left = account.left.saturating_sub(cost);
+        }
+        if !granted {
             account.refused += 1;
         }
         self.accounts.insert(*owner, account);
@@ -120,6 +123,6 @@ mod tests {
         assert_eq!(budgets.refused(11_000).collect::<Vec<_>>(), [(OWNER, refused)]);
         assert!(budgets.spend(11_000, &PeerId([2; 32]), 700, 1, 0), "others' news go on");
         assert!(!budgets.is_spent(20_000, &OWNER), "and so does the owner, once it has been quiet");
-        assert!(!budgets.spend(100_000, &OWNER, 700, 1, HELD_BYTES_MAX), "but for what it holds in all");
+        assert!(!budgets.spend(100_000, &OWNER, 700, 1, HELD_BYTES_MAX + 1), "but for what it holds in all");
     }
 }

@@ -1,18 +1,25 @@
-//! Documents: what people want, one Automerge document per app. The library stays behind this file.
+//! Documents: what people want, one Automerge document per app. The library stays behind this file and its folder.
 //!
 //! A document begins with a genesis change that everyone computes from its name, so that nobody's
 //! first edit hides another's. Its changes travel as records of the peers at which they were made.
+
+mod edit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use automerge::transaction::{CommitOptions, Transactable};
-use automerge::{ActorId, Automerge, Change, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
+use automerge::{
+    ActorId, Automerge, Change, ObjId, ObjType, Patch, PatchAction, Prop, ROOT, ReadDoc, ScalarValue, Value,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+pub use self::edit::Edit;
+use self::edit::write;
+use crate::compose::{REPLICAS_MAX, SERVICES_MAX};
 use crate::ids::{AppId, PeerId};
-use crate::model::{AppSpec, Outcome};
+use crate::model::{AppSpec, Asked, Outcome, RolloutOrder, ServiceSpec};
 
 /// The value of a `change` record; its key is the client's id for the change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +34,13 @@ pub struct ChangeValue {
     pub summary: String,
 }
 
+/// Maps beside the services: what a steward or a person notes there says nothing of what is to run.
+const NOTES: [&str; 4] = ["outcomes", "cursors", "runs", "orders"];
+/// The most runs of one service that somebody asked for and that are remembered.
+pub const RUNS_MAX: usize = 1_000;
+/// How many changes back an earlier revision of a service is looked for.
+const EARLIER_MAX: usize = 200;
+
 /// The most conflicts that are told of one document.
 const CONFLICTS_MAX: usize = 100;
 
@@ -39,6 +53,14 @@ pub struct Document {
     pub deleted: bool,
     /// Finished work by service and slot: the highest attempt of the newest revision seen.
     pub outcomes: BTreeMap<String, BTreeMap<String, Outcome>>,
+    /// By service, wall clock, ms: everything that was due until then is settled.
+    pub cursors: BTreeMap<String, u64>,
+    /// By service, the runs that somebody asked for.
+    pub runs: BTreeMap<String, BTreeMap<String, Asked>>,
+    /// By service, what somebody said last of its rollout.
+    pub orders: BTreeMap<String, RolloutOrder>,
+    /// By service, [`ServiceSpec::revision`].
+    pub revisions: Arc<BTreeMap<String, u64>>,
     /// Fields that several people set at the same time without knowing of each other, one sentence each: all see the
     /// same value, and the others are not hidden.
     pub conflicts: Vec<String>,
@@ -61,23 +83,11 @@ pub enum DocumentError {
     Inapplicable(String),
 }
 
-/// What a person or a steward wants a document to say.
-#[derive(Clone, Debug)]
-pub enum Edit {
-    /// Exactly these services.
-    Spec(AppSpec),
-    /// The number of replicas of one service, or of all.
-    Replicas {
-        service: Option<String>,
-        replicas: u32,
-    },
-    Delete,
-    /// Finished tasks of one service; `batch` names this edit among all peers'.
-    Outcomes {
-        service: String,
-        batch: String,
-        outcomes: Vec<Outcome>,
-    },
+/// Documents of the same changes say the same.
+impl PartialEq for Document {
+    fn eq(&self, other: &Self) -> bool {
+        self.app == other.app && self.held == other.held && self.waiting == other.waiting
+    }
 }
 
 impl Document {
@@ -88,6 +98,10 @@ impl Document {
             spec: Arc::default(),
             deleted: false,
             outcomes: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            revisions: Arc::default(),
             conflicts: Vec::new(),
             changes: Vec::new(),
             waiting: Vec::new(),
@@ -110,8 +124,18 @@ impl Document {
     pub fn edit(&mut self, me: &PeerId, edit: &Edit) -> Option<Vec<u8>> {
         let mut doc = self.take_open();
         doc.set_actor(ActorId::from(&me.0[..]));
+        let before = doc.get_heads();
         let mut transaction = doc.transaction();
-        let result = write(&mut transaction, edit);
+        let mut result = write(&mut transaction, edit);
+        if let Edit::Spec(spec) = edit {
+            // What was said of a change is not said of the next, though that may bring the same about.
+            let is_changed = |name: &&String| {
+                spec.services.get(*name).map(ServiceSpec::revision) != self.revisions.get(*name).copied()
+            };
+            for service in self.orders.keys().filter(is_changed) {
+                result = result.and_then(|()| edit::forget_order(&mut transaction, service));
+            }
+        }
         let (hash, _) = transaction.commit_with(CommitOptions::default().with_time(0));
         let change = hash.and_then(|hash| doc.get_change_by_hash(&hash));
         let bytes = change.map(|change| change.raw_bytes().to_vec());
@@ -119,7 +143,7 @@ impl Document {
         if let Some(bytes) = &bytes {
             self.held.insert(*blake3::hash(bytes).as_bytes());
             self.changes.push(bytes.as_slice().into());
-            self.read(&doc);
+            self.read(&doc, &before);
         }
         self.open = Some(doc);
         bytes
@@ -136,6 +160,7 @@ impl Document {
         self.held.insert(hash);
         self.waiting.push(bytes.to_vec());
         let mut doc = self.take_open();
+        let before = doc.get_heads();
         let mut moved = false;
         while let Some(at) = self.waiting.iter().position(|bytes| is_ready(&doc, bytes)) {
             let bytes = self.waiting.remove(at);
@@ -149,7 +174,7 @@ impl Document {
             moved = true;
         }
         if moved {
-            self.read(&doc);
+            self.read(&doc, &before);
         }
         self.open = Some(doc);
         Ok(moved)
@@ -179,11 +204,6 @@ impl Document {
         self.open = None;
     }
 
-    /// Whether the document is open in memory.
-    pub fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
     fn take_open(&mut self) -> Automerge {
         self.open.take().unwrap_or_else(|| {
             let mut doc = genesis(&self.app);
@@ -194,43 +214,121 @@ impl Document {
         })
     }
 
-    /// The typed reading. Where a part does not read, the last good reading stays in force.
-    fn read(&mut self, doc: &Automerge) {
+    /// What a service was when it had this revision, by the last changes that are known.
+    pub fn service_at(&mut self, service: &str, revision: u64) -> Option<ServiceSpec> {
+        let doc = self.take_open();
+        let notes: BTreeSet<String> =
+            NOTES.iter().filter_map(|key| Some(doc.get(ROOT, *key).ok()??.1.to_string())).collect();
+        self.open = Some(doc);
+        // Steward's notes are many, and none of them changed a service.
+        let changes = self.changes.iter().rev().filter(|change| !notes_only(change, &notes));
+        let changes: Vec<Arc<[u8]>> = changes.take(EARLIER_MAX).cloned().collect();
+        changes.iter().find_map(|change| {
+            let then = self.spec_at(change)?.services.remove(service)?;
+            (then.revision() == revision).then_some(then)
+        })
+    }
+
+    /// The typed reading of what changed since `before`. Where a part does not read, the last good reading stays in
+    /// force.
+    fn read(&mut self, doc: &Automerge, before: &[automerge::ChangeHash]) {
+        let patches = doc.diff(before, &doc.get_heads());
+        if patches.iter().any(|patch| !is_note(patch)) {
+            self.read_spec(doc);
+        }
+        if patches.iter().any(is_note) {
+            self.read_notes(doc);
+        }
+    }
+
+    fn read_spec(&mut self, doc: &Automerge) {
         self.deleted =
             matches!(doc.get(ROOT, "deleted"), Ok(Some((Value::Scalar(v), _))) if *v == ScalarValue::Boolean(true));
         if let Some(spec) = spec_of(doc) {
+            let of = |(name, service): (&String, &ServiceSpec)| (name.clone(), service.revision());
+            self.revisions = Arc::new(spec.services.iter().map(of).collect());
             self.spec = Arc::new(spec);
         }
         self.conflicts.clear();
         if let Ok(Some((Value::Object(ObjType::Map), services))) = doc.get(ROOT, "services") {
             find_conflicts(doc, &services, "services", &mut self.conflicts);
         }
-        if let Ok(Some((Value::Object(ObjType::Map), outcomes))) = doc.get(ROOT, "outcomes") {
-            self.outcomes.clear();
-            for key in doc.keys(&outcomes) {
-                let service = key.split('/').next().unwrap_or_default().to_string();
-                let Ok(Some((Value::Scalar(text), _))) = doc.get(&outcomes, key.as_str()) else { continue };
-                let Some(batch) = text.as_str().and_then(|text| serde_json::from_str::<Vec<Outcome>>(text).ok()) else {
-                    continue;
-                };
-                let slots = self.outcomes.entry(service).or_default();
-                for outcome in batch {
-                    let held = slots.get(&outcome.slot);
-                    if held.is_none_or(|held| held.attempt < outcome.attempt) {
-                        slots.insert(outcome.slot.clone(), outcome);
-                    }
+    }
+
+    fn read_notes(&mut self, doc: &Automerge) {
+        let (mut outcomes, mut cursors) = (BTreeMap::<_, BTreeMap<String, Outcome>>::new(), BTreeMap::new());
+        let (mut runs, mut orders) = (BTreeMap::<_, BTreeMap<String, Asked>>::new(), BTreeMap::new());
+        each(doc, "outcomes", |service, _, value| {
+            let batch = value.as_str().and_then(|text| serde_json::from_str::<Vec<Outcome>>(text).ok());
+            let slots = outcomes.entry(service).or_default();
+            for outcome in batch.into_iter().flatten() {
+                let held = slots.get(&outcome.slot);
+                if held.is_none_or(|held| held.attempt < outcome.attempt) {
+                    slots.insert(outcome.slot.clone(), outcome);
                 }
             }
+        });
+        // Of what several stewards hold for settled each is right: none forgets what another knows.
+        each(doc, "cursors", |service, _, value| {
+            let cursor = cursors.entry(service).or_insert(0u64);
+            *cursor = value.as_u64().unwrap_or(0).max(*cursor);
+        });
+        each(doc, "runs", |service, id, value| {
+            if let Some(asked) = value.as_str().and_then(|text| serde_json::from_str(text).ok()) {
+                runs.entry(service).or_default().insert(id.to_string(), asked);
+            }
+        });
+        each(doc, "orders", |service, _, value| {
+            if let Some(order) = value.as_str().and_then(|text| serde_json::from_str(text).ok()) {
+                orders.insert(service, order);
+            }
+        });
+        (self.outcomes, self.cursors, self.runs, self.orders) = (outcomes, cursors, runs, orders);
+    }
+}
+
+/// Whether a change edits nothing but the maps of notes, which are named by their ids.
+fn notes_only(change: &[u8], notes: &BTreeSet<String>) -> bool {
+    let Ok(change) = Change::from_bytes(change.to_vec()) else { return true };
+    change.decode().operations.iter().all(|operation| notes.contains(&operation.obj.to_string()))
+}
+
+/// Whether a patch is of what is noted beside the services.
+fn is_note(patch: &Patch) -> bool {
+    let key = match (patch.path.first(), &patch.action) {
+        (Some((_, Prop::Map(key))), _) => key,
+        (None, PatchAction::PutMap { key, .. }) => key,
+        _ => return false,
+    };
+    NOTES.contains(&key.as_str())
+}
+
+/// Every note of one kind: its service, the rest of its key, and what it says.
+fn each(doc: &Automerge, map: &str, mut take: impl FnMut(String, &str, &ScalarValue)) {
+    let Ok(Some((Value::Object(ObjType::Map), notes))) = doc.get(ROOT, map) else { return };
+    for key in doc.keys(&notes) {
+        let (service, rest) = key.split_once('/').unwrap_or((key.as_str(), ""));
+        if let Ok(Some((Value::Scalar(value), _))) = doc.get(&notes, key.as_str()) {
+            take(service.to_string(), rest, &value);
         }
     }
 }
 
 /// The typed reading, if it reads.
 fn spec_of(doc: &Automerge) -> Option<AppSpec> {
-    let Json::Object(mut root) = to_json(doc, &ROOT, ObjType::Map) else { return None };
-    root.remove("outcomes");
-    root.remove("deleted");
-    serde_json::from_value(Json::Object(root)).ok()
+    let kept = |key: &String| key != "deleted" && !NOTES.contains(&key.as_str());
+    let fields = doc.keys(ROOT).filter(kept).map(|key| {
+        let value = json_of(doc, doc.get(ROOT, key.as_str()).ok().flatten());
+        (key, value)
+    });
+    serde_json::from_value(Json::Object(fields.collect())).ok().filter(is_bounded)
+}
+
+/// Whether an app asks for no more than a file may: nobody here would write such a change, but a member might.
+fn is_bounded(spec: &AppSpec) -> bool {
+    let tasks: u64 = spec.services.values().map(|service| u64::from(service.replicas)).sum();
+    let is_sound = |service: &ServiceSpec| service.placement_fault().is_none();
+    tasks <= u64::from(REPLICAS_MAX) && spec.services.len() <= SERVICES_MAX && spec.services.values().all(is_sound)
 }
 
 /// Fields with several values at once: the last is the one that is read.
@@ -267,115 +365,16 @@ fn genesis(app: &AppId) -> Automerge {
     let actor = blake3::hash(format!("rialto genesis 1 {app}").as_bytes());
     let mut doc = Automerge::new().with_actor(ActorId::from(&actor.as_bytes()[..16]));
     let mut transaction = doc.transaction();
-    for map in ["services", "outcomes"] {
-        let put = transaction.put_object(ROOT, map, ObjType::Map);
+    for map in ["services"].iter().chain(&NOTES) {
+        let put = transaction.put_object(ROOT, *map, ObjType::Map);
         debug_assert!(put.is_ok());
     }
     transaction.commit_with(CommitOptions::default().with_time(0));
     doc
 }
 
-fn write<T: Transactable>(doc: &mut T, edit: &Edit) -> Result<(), automerge::AutomergeError> {
-    match edit {
-        Edit::Spec(spec) => {
-            let json = serde_json::to_value(spec).unwrap_or(Json::Null);
-            let Json::Object(wanted) = json else { return Ok(()) };
-            for (key, value) in &wanted {
-                put(doc, &ROOT, key, value)?;
-            }
-            Ok(())
-        }
-        Edit::Replicas { service, replicas } => {
-            let Some((_, services)) = doc.get(ROOT, "services")? else { return Ok(()) };
-            let names: Vec<String> = doc.keys(&services).collect();
-            for name in names.iter().filter(|name| service.as_ref().is_none_or(|only| only == *name)) {
-                if let Some((Value::Object(ObjType::Map), one)) = doc.get(&services, name.as_str())? {
-                    put(doc, &one, "replicas", &Json::from(*replicas))?;
-                }
-            }
-            Ok(())
-        }
-        Edit::Delete => put(doc, &ROOT, "deleted", &Json::Bool(true)),
-        Edit::Outcomes { service, batch, outcomes } => {
-            let Some((_, map)) = doc.get(ROOT, "outcomes")? else { return Ok(()) };
-            let text = serde_json::to_string(outcomes).unwrap_or_default();
-            put(doc, &map, &format!("{service}/{batch}"), &Json::String(text))
-        }
-    }
-}
-
-/// Makes `key` of a map read as `value` with the fewest operations: maps merge field by field,
-/// a list is replaced as a whole.
-fn put<T: Transactable>(doc: &mut T, map: &ObjId, key: &str, value: &Json) -> Result<(), automerge::AutomergeError> {
-    let held = doc.get(map, key)?;
-    // Where several set it at once, setting it again to what it reads as says which of them was right.
-    let is_settled = doc.get_all(map, key)?.len() < 2;
+fn json_of<R: ReadDoc>(doc: &R, value: Option<(Value<'_>, ObjId)>) -> Json {
     match value {
-        Json::Object(wanted) => {
-            let object = match held {
-                Some((Value::Object(ObjType::Map), object)) => object,
-                _ => doc.put_object(map, key, ObjType::Map)?,
-            };
-            let gone: Vec<String> = doc.keys(&object).filter(|held| !wanted.contains_key(held)).collect();
-            for key in gone {
-                doc.delete(&object, key.as_str())?;
-            }
-            for (key, value) in wanted {
-                put(doc, &object, key, value)?;
-            }
-        }
-        Json::Array(items) => {
-            let same = match &held {
-                Some((Value::Object(ObjType::List), list)) => to_json(doc, list, ObjType::List) == *value,
-                _ => false,
-            };
-            if !same || !is_settled {
-                let list = doc.put_object(map, key, ObjType::List)?;
-                for (at, item) in items.iter().enumerate() {
-                    insert(doc, &list, at, item)?;
-                }
-            }
-        }
-        scalar => {
-            let wanted = to_scalar(scalar);
-            let same = matches!(&held, Some((Value::Scalar(held), _)) if **held == wanted);
-            if !same || !is_settled {
-                doc.put(map, key, wanted)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn insert<T: Transactable>(doc: &mut T, list: &ObjId, at: usize, item: &Json) -> Result<(), automerge::AutomergeError> {
-    match item {
-        Json::Object(fields) => {
-            let object = doc.insert_object(list, at, ObjType::Map)?;
-            fields.iter().try_for_each(|(key, value)| put(doc, &object, key, value))
-        }
-        Json::Array(items) => {
-            let inner = doc.insert_object(list, at, ObjType::List)?;
-            items.iter().enumerate().try_for_each(|(at, item)| insert(doc, &inner, at, item))
-        }
-        scalar => doc.insert(list, at, to_scalar(scalar)),
-    }
-}
-
-fn to_scalar(json: &Json) -> ScalarValue {
-    match json {
-        Json::Bool(value) => ScalarValue::Boolean(*value),
-        Json::String(text) => ScalarValue::Str(text.as_str().into()),
-        Json::Number(number) => number
-            .as_u64()
-            .map(ScalarValue::Uint)
-            .or_else(|| number.as_i64().map(ScalarValue::Int))
-            .unwrap_or_else(|| ScalarValue::F64(number.as_f64().unwrap_or_default())),
-        _ => ScalarValue::Null,
-    }
-}
-
-fn to_json<R: ReadDoc>(doc: &R, object: &ObjId, shape: ObjType) -> Json {
-    let item = |value: Option<(Value<'_>, ObjId)>| match value {
         Some((Value::Object(shape), object)) => to_json(doc, &object, shape),
         Some((Value::Scalar(value), _)) => match value.as_ref() {
             ScalarValue::Boolean(value) => Json::Bool(*value),
@@ -386,14 +385,18 @@ fn to_json<R: ReadDoc>(doc: &R, object: &ObjId, shape: ObjType) -> Json {
             _ => Json::Null,
         },
         None => Json::Null,
-    };
+    }
+}
+
+fn to_json<R: ReadDoc>(doc: &R, object: &ObjId, shape: ObjType) -> Json {
     match shape {
         ObjType::List => {
-            (0..doc.length(object)).map(|at| item(doc.get(object, at).ok().flatten())).collect::<Vec<_>>().into()
+            let items = (0..doc.length(object)).map(|at| json_of(doc, doc.get(object, at).ok().flatten()));
+            items.collect::<Vec<_>>().into()
         }
         _ => {
             let fields = doc.keys(object).map(|key| {
-                let value = item(doc.get(object, key.as_str()).ok().flatten());
+                let value = json_of(doc, doc.get(object, key.as_str()).ok().flatten());
                 (key, value)
             });
             Json::Object(fields.collect())
@@ -402,118 +405,4 @@ fn to_json<R: ReadDoc>(doc: &R, object: &ObjId, shape: ObjType) -> Json {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{PortSpec, ServiceSpec};
-
-    fn app() -> AppId {
-        AppId { namespace: "default".into(), name: "shop".into(), generation: 1 }
-    }
-
-    fn spec(replicas: u32) -> AppSpec {
-        let port = PortSpec { container: 80, host: Some(8080), protocol: "tcp".into(), name: None };
-        let web = ServiceSpec {
-            image: "web".into(),
-            command: vec!["serve".into(), "-p".into()],
-            replicas,
-            ports: vec![port],
-            environment: BTreeMap::from([("A".into(), "1".into())]),
-            ..Default::default()
-        };
-        AppSpec { services: BTreeMap::from([("web".into(), web)]), single_run: false }
-    }
-
-    #[test]
-    fn a_spec_reads_back_and_the_same_again_is_no_change() {
-        let mut document = Document::new(app());
-        assert!(document.edit(&PeerId([1; 32]), &Edit::Spec(spec(3))).is_some());
-        assert_eq!(*document.spec, spec(3));
-        assert!(document.edit(&PeerId([1; 32]), &Edit::Spec(spec(3))).is_none());
-    }
-
-    #[test]
-    fn concurrent_edits_of_different_fields_both_hold() {
-        let mut one = Document::new(app());
-        let first = one.edit(&PeerId([1; 32]), &Edit::Spec(spec(3))).unwrap();
-        let mut two = Document::new(app());
-        two.apply(&first).unwrap();
-        let scaled = one.edit(&PeerId([1; 32]), &Edit::Replicas { service: None, replicas: 5 }).unwrap();
-        let mut other = spec(3);
-        other.services.get_mut("web").unwrap().image = "web:2".into();
-        let imaged = two.edit(&PeerId([2; 32]), &Edit::Spec(other)).unwrap();
-        one.apply(&imaged).unwrap();
-        two.apply(&scaled).unwrap();
-        assert_eq!(one.spec, two.spec);
-        assert_eq!((one.spec.services["web"].replicas, one.spec.services["web"].image.as_str()), (5, "web:2"));
-    }
-
-    #[test]
-    fn a_field_that_two_set_at_once_is_a_conflict_until_somebody_sets_it_again() {
-        let mut one = Document::new(app());
-        let first = one.edit(&PeerId([1; 32]), &Edit::Spec(spec(3))).unwrap();
-        let mut two = Document::new(app());
-        two.apply(&first).unwrap();
-        let scale = |replicas| Edit::Replicas { service: None, replicas };
-        let five = one.edit(&PeerId([1; 32]), &scale(5)).unwrap();
-        let seven = two.edit(&PeerId([2; 32]), &scale(7)).unwrap();
-        one.apply(&seven).unwrap();
-        two.apply(&five).unwrap();
-        assert_eq!((&one.spec, &one.conflicts), (&two.spec, &two.conflicts));
-        assert_eq!(one.conflicts, ["services.web.replicas is 7, and somebody else set 5"]);
-        // The older states are still known, each as its author saw it.
-        let replicas =
-            |document: &mut Document, change: &[u8]| document.spec_at(change).unwrap().services["web"].replicas;
-        assert_eq!([&first, &five, &seven].map(|change| replicas(&mut one, change)), [3, 5, 7]);
-        assert_eq!(one.spec_at(b"another's"), None);
-        let seven = one.spec.services["web"].replicas;
-        assert!(one.edit(&PeerId([1; 32]), &scale(seven)).is_some());
-        assert_eq!(one.conflicts, [""; 0]);
-        assert!(one.edit(&PeerId([1; 32]), &scale(seven)).is_none());
-        assert!(Document::place(&first) < Document::place(&five));
-    }
-
-    #[test]
-    fn a_change_waits_for_what_it_depends_on() {
-        let mut one = Document::new(app());
-        let first = one.edit(&PeerId([1; 32]), &Edit::Spec(spec(3))).unwrap();
-        let second = one.edit(&PeerId([1; 32]), &Edit::Delete).unwrap();
-        let mut two = Document::new(app());
-        assert!(!two.apply(&second).unwrap());
-        assert!(two.has_waiting() && !two.deleted);
-        assert!(two.apply(&first).unwrap());
-        assert!(two.deleted && !two.has_waiting());
-        two.close();
-        assert!(!two.apply(&first).unwrap(), "again is harmless");
-    }
-
-    #[test]
-    fn bytes_that_are_no_change_are_refused() {
-        let mut document = Document::new(app());
-        for bad in [&b""[..], b"\x85\x6f\x4a\x83", &[0xff; 400]] {
-            assert!(document.apply(bad).is_err());
-        }
-    }
-
-    #[test]
-    fn outcomes_of_several_stewards_are_united() {
-        let outcome = |slot: &str, attempt| Outcome {
-            slot: slot.into(),
-            revision: 7,
-            attempt,
-            exit_code: Some(0),
-            lost: false,
-            reason: None,
-            ended_at: None,
-            machine: None,
-        };
-        let mut one = Document::new(app());
-        let mut two = Document::new(app());
-        let edit = |batch: &str, outcomes| Edit::Outcomes { service: "web".into(), batch: batch.into(), outcomes };
-        let a = one.edit(&PeerId([1; 32]), &edit("a", vec![outcome("1", 1), outcome("2", 1)])).unwrap();
-        let b = two.edit(&PeerId([2; 32]), &edit("b", vec![outcome("2", 2)])).unwrap();
-        one.apply(&b).unwrap();
-        two.apply(&a).unwrap();
-        assert_eq!(one.outcomes, two.outcomes);
-        assert_eq!(one.outcomes["web"]["2"].attempt, 2);
-    }
-}
+mod tests;

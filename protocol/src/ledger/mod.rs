@@ -7,9 +7,11 @@ pub mod owner;
 pub mod readings;
 pub mod record;
 pub mod replica;
+pub mod secrets;
 mod sums;
+pub mod volumes;
 
 pub use budget::Budgets;
 pub use document::{ChangeValue, Document, Edit};
-pub use owner::Owner;
+pub use owner::{Owner, Teller};
 pub use replica::Ledger;

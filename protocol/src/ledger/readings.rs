@@ -6,11 +6,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::brain::journal::Happenings;
 use crate::ids::{AppId, ClaimId, ClusterId, InvitationId, PeerId, TaskId};
 use crate::ledger::record::{Kind, Record, RecordKey};
+use crate::ledger::secrets::Secrets;
+use crate::ledger::volumes::Volumes;
 use crate::market::mix::{Cluster, Mix, Needs};
 use crate::market::rank::Rank;
-use crate::model::{Claim, Machine, Resources};
+use crate::model::{Claim, Machine, Resources, Subnet};
+use crate::steward::rollout::Progress;
+use crate::table::Table;
 use crate::wire::{SignedVitals, decode};
 
 /// What a record's value says, for the kinds that there are many of; shared by all who hold the record.
@@ -88,9 +93,9 @@ pub struct Stewardship {
     pub revisions: BTreeMap<String, u64>,
     /// Attempts in a row that ended soon, by `service.slot`.
     pub restarts: BTreeMap<String, u32>,
-    /// How a rollout stands; opaque to all but the stewards of one version.
-    #[serde(default, with = "serde_bytes")]
-    pub rollout: Vec<u8>,
+    /// By service, how a change of it stands.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rollouts: BTreeMap<String, Progress>,
     pub pending: Vec<Pending>,
 }
 
@@ -108,12 +113,12 @@ pub struct Pending {
 }
 
 /// One claim and its owner.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClaimEntry {
     pub owner: PeerId,
     pub claim: Arc<Claim>,
-    /// When this version was read here: monotonic, ms.
-    pub read_ms: u64,
+    /// When this peer read that it has ended: monotonic, ms; 0: it has not.
+    pub ended_ms: u64,
 }
 
 /// The newest vitals of a machine.
@@ -137,25 +142,33 @@ pub type Slots = BTreeMap<String, Vec<ClaimEntry>>;
 /// Everything that was read. What two copies in one process hold alike of an app or a machine, they hold once.
 #[derive(Clone, Debug, Default)]
 pub struct Readings {
-    pub machines: BTreeMap<PeerId, Arc<Machine>>,
+    pub machines: Table<PeerId, Arc<Machine>>,
+    /// Who says that a subnet is its own; nobody who has departed.
+    pub(crate) subnets: BTreeMap<Subnet, BTreeSet<PeerId>>,
     /// Members of whom nothing but the admission is known.
     pub strangers: BTreeSet<PeerId>,
-    pub vitals: BTreeMap<PeerId, Heard>,
+    pub vitals: Table<PeerId, Heard>,
     /// By app, service and slot.
-    pub claims: BTreeMap<AppId, Arc<BTreeMap<String, Slots>>>,
-    tasks: BTreeMap<PeerId, Arc<BTreeMap<ClaimId, Arc<Claim>>>>,
+    pub claims: Table<AppId, Arc<BTreeMap<String, Slots>>>,
+    tasks: Table<PeerId, Arc<BTreeMap<ClaimId, Arc<Claim>>>>,
     /// What each machine's claims take, ended ones aside.
-    used: BTreeMap<PeerId, Arc<Resources>>,
+    used: Table<PeerId, Arc<Resources>>,
     /// By name, the machines that have it.
     pub images: BTreeMap<String, BTreeMap<PeerId, Image>>,
-    pub stewardships: BTreeMap<AppId, BTreeMap<PeerId, Stewardship>>,
+    /// Which volumes there are, and where.
+    pub volumes: Volumes,
+    /// What is kept sealed, and for whom.
+    pub secrets: Secrets,
+    pub stewardships: Table<AppId, Arc<BTreeMap<PeerId, Stewardship>>>,
     pub admissions: Arc<BTreeMap<PeerId, (PeerId, Admission)>>,
     /// With the last number that counts, where one was named.
     pub departed: BTreeMap<PeerId, Option<u64>>,
     /// What waits for room by the word of some steward, the first to get it first.
     pub queue: BTreeSet<(Rank, AppId, String, PeerId)>,
+    /// What happened to each app.
+    pub(crate) happenings: Happenings,
     /// The change records of each app.
-    pub changes: BTreeMap<AppId, BTreeSet<(PeerId, RecordKey)>>,
+    pub changes: Table<AppId, Arc<BTreeSet<(PeerId, RecordKey)>>>,
     /// What tasks with GPUs typically need: those that run, and those that wait.
     needs: Needs,
     mix: Arc<Mix>,
@@ -167,6 +180,16 @@ pub struct Readings {
 const PENDING_MAX: u32 = 1_000;
 
 impl Readings {
+    /// What both have read alike they hold once from now on.
+    pub fn share(&mut self, other: &Self) {
+        self.machines.share(&other.machines);
+        self.claims.share(&other.claims);
+        self.tasks.share(&other.tasks);
+        self.used.share(&other.used);
+        self.stewardships.share(&other.stewardships);
+        self.changes.share(&other.changes);
+    }
+
     /// What the cluster's tasks typically need; made anew when it has changed enough to matter.
     pub fn mix(&mut self) -> Arc<Mix> {
         if self.needs.is_other() || self.mix_machines != self.machines.len() {
@@ -192,7 +215,7 @@ impl Readings {
         let count = |pending: &Pending| u64::from(pending.count.min(PENDING_MAX));
         stewardship.pending.iter().for_each(|pending| self.needs.add(&pending.need, count(pending)));
         let waits: Vec<_> = stewardship.pending.iter().map(|pending| (pending.rank, pending.service.clone())).collect();
-        if let Some(old) = self.stewardships.entry(app.clone()).or_default().insert(owner, stewardship) {
+        if let Some(old) = Arc::make_mut(self.stewardships.entry(&app, Arc::default)).insert(owner, stewardship) {
             old.pending.iter().for_each(|pending| self.needs.sub(&pending.need, count(pending)));
             for pending in old.pending {
                 self.queue.remove(&(pending.rank, app.clone(), pending.service, owner));
@@ -204,7 +227,21 @@ impl Readings {
     /// Reads what a machine says of itself.
     pub fn machine(&mut self, owner: PeerId, machine: Arc<Machine>) {
         self.strangers.remove(&owner);
+        let subnet = machine.network.and_then(|network| network.subnet);
+        self.leave_subnet(&owner);
+        if let Some(subnet) = subnet.filter(|_| !self.departed.contains_key(&owner)) {
+            self.subnets.entry(subnet).or_default().insert(owner);
+        }
         self.machines.insert(owner, machine);
+    }
+
+    fn leave_subnet(&mut self, peer: &PeerId) {
+        let Some(subnet) = self.machines.get(peer).and_then(|machine| machine.network?.subnet) else { return };
+        let Some(peers) = self.subnets.get_mut(&subnet) else { return };
+        peers.remove(peer);
+        if peers.is_empty() {
+            self.subnets.remove(&subnet);
+        }
     }
 
     /// Reads that a peer was admitted; an earlier admission stays.
@@ -219,6 +256,7 @@ impl Readings {
     /// Reads that a peer has departed; the last number of it that counts, by all that is known.
     pub fn departure(&mut self, departure: &Departure) -> Option<u64> {
         self.strangers.remove(&departure.peer);
+        self.leave_subnet(&departure.peer);
         let held = self.departed.entry(departure.peer).or_default();
         *held = held.iter().chain(&departure.last).min().copied();
         *held
@@ -226,7 +264,7 @@ impl Readings {
 
     /// Reads a claim, or that it is forgotten; the app it belongs to.
     pub fn claim(&mut self, now_ms: u64, owner: PeerId, id: ClaimId, claim: Option<Arc<Claim>>) -> Option<AppId> {
-        let tasks = Arc::make_mut(self.tasks.entry(owner).or_default());
+        let tasks = Arc::make_mut(self.tasks.entry(&owner, Arc::default));
         let before = tasks.remove(&id);
         tasks.extend(claim.iter().map(|claim| (id, claim.clone())));
         if let Some(before) = &before {
@@ -234,15 +272,16 @@ impl Readings {
         }
         let Some(claim) = claim else { return before.map(|before| before.task.app.clone()) };
         if !claim.state.has_ended() {
-            Arc::make_mut(self.used.entry(owner).or_default()).add(&claim.need);
+            Arc::make_mut(self.used.entry(&owner, Arc::default)).add(&claim.need);
             self.needs.add(&claim.need, 1);
         }
         let TaskId { app, service, slot } = &claim.task;
-        let services = Arc::make_mut(entry(&mut self.claims, app));
+        let services = Arc::make_mut(self.claims.entry(app, Arc::default));
         let entries = entry(entry(services, service), slot);
         // Nearly always the only one: room for one is what it takes.
         entries.reserve_exact(1);
-        entries.push(ClaimEntry { owner, claim: claim.clone(), read_ms: now_ms });
+        let ended_ms = if claim.state.has_ended() { now_ms } else { 0 };
+        entries.push(ClaimEntry { owner, claim: claim.clone(), ended_ms });
         Some(app.clone())
     }
 
@@ -281,6 +320,11 @@ impl Readings {
     /// The claims of one machine.
     pub fn claims_of(&self, owner: &PeerId) -> impl Iterator<Item = &Arc<Claim>> {
         self.tasks.get(owner).into_iter().flat_map(|claims| claims.values())
+    }
+
+    /// The change records of an app.
+    pub fn changes_of(&self, app: &AppId) -> impl Iterator<Item = &(PeerId, RecordKey)> + use<'_> {
+        self.changes.get(app).into_iter().flat_map(|changes| changes.iter())
     }
 
     /// Every claim there is.

@@ -38,6 +38,9 @@ impl Kind {
     pub const IMAGE: Kind = Kind(9);
     pub const QUOTA: Kind = Kind(10);
     pub const EVENT: Kind = Kind(11);
+    pub const RELEASE: Kind = Kind(21);
+    pub const SECRET: Kind = Kind(22);
+    pub const SEAL: Kind = Kind(23);
 
     /// The kind's name; `unknown` for one of a later version.
     pub fn name(self) -> &'static str {
@@ -53,6 +56,9 @@ impl Kind {
             Kind::IMAGE => "image",
             Kind::QUOTA => "quota",
             Kind::EVENT => "event",
+            Kind::RELEASE => "release",
+            Kind::SECRET => "secret",
+            Kind::SEAL => "seal",
             _ => "unknown",
         }
     }
@@ -181,7 +187,7 @@ pub struct Frame {
 impl Frame {
     /// The number of the last record.
     pub fn last(&self) -> u64 {
-        self.prev + self.entries.len() as u64
+        self.prev.saturating_add(self.entries.len() as u64)
     }
 
     /// Whether it says that somebody lives, or does not, or is a member no more.

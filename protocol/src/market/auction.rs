@@ -1,5 +1,6 @@
 //! The steward's side of a bid: whom to ask, and who gets it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::score::{Ask, Room, place};
 use super::wire::{Award, Bid, DeclineReason, Slot, Solicit};
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::ledger::readings::Readings;
-use crate::model::Resources;
+use crate::model::{Resources, ServiceSpec};
 
 /// How long a steward waits for bids, ms.
 pub const BIDS_MS: u64 = 150;
@@ -33,6 +34,8 @@ pub struct Auction {
     pub app: AppId,
     pub service: String,
     pub revision: u64,
+    /// What is to run, where it is not what the app wants now: a change of it rests, and a task comes back as it was.
+    pub former: Option<Arc<ServiceSpec>>,
     pub slots: Vec<Slot>,
     pub solicit: Arc<Solicit>,
     /// How many bids are wanted.
@@ -219,7 +222,7 @@ pub fn decide<'a>(
     static NONE: BTreeMap<String, String> = BTreeMap::new();
     let labels = |peer: &PeerId| labels(peer).unwrap_or(&NONE);
     let key = |crowd: &Crowd, peer: &PeerId, bid: &Bid| {
-        (bid.cost, crowd.at(peer, labels(peer)), bid.start_estimate_ms, -bid.score, *peer)
+        (bid.cost, crowd.at(peer, labels(peer)), bid.start_estimate_ms, Reverse(bid.score), *peer)
     };
     let mut awards: BTreeMap<PeerId, (BidId, Vec<Slot>)> = BTreeMap::new();
     // The least first; what a slot changes is put back with its new key. Over labels one slot changes the keys of
@@ -276,7 +279,7 @@ mod tests {
     }
 
     fn slots(n: u32) -> Vec<Slot> {
-        (1..=n).map(|slot| Slot { slot: slot.to_string(), attempt: 1 }).collect()
+        (1..=n).map(|slot| Slot { slot: slot.to_string(), attempt: 1, of: 0 }).collect()
     }
 
     #[test]
@@ -373,6 +376,7 @@ mod tests {
             app: solicit.app.clone(),
             service: "web".into(),
             revision: 1,
+            former: None,
             slots: slots(1),
             solicit: Arc::new(solicit),
             wanted: 2,

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::constraint;
@@ -13,8 +14,8 @@ use super::victims::{self, is_prey, victims};
 use super::wire::{Award, Bid, Cost, Decline, DeclineReason, Solicit};
 use crate::event::Now;
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
-use crate::model::resources::CPU_MILLIS;
-use crate::model::{Claim, ClaimState, Machine, Other, PortBinding, PortSpec, Resources, TaskSpec};
+use crate::model::container::unallowed;
+use crate::model::{Claim, ClaimState, Machine, Other, Resources, Subnet, TaskSpec};
 
 /// How long a reservation lives, ms.
 pub const RESERVATION_MS: u64 = 3_000;
@@ -22,12 +23,12 @@ pub const RESERVATION_MS: u64 = 3_000;
 pub const GANG_RESERVATION_MS: u64 = 10_000;
 /// How long room is kept for work that was not asked for, ms.
 pub const OFFER_MS: u64 = 500;
+/// The most copies in one bid.
+const COUNT_MAX: u32 = 4_096;
 /// The most reservations at once; a solicitation beyond them is declined.
 pub const RESERVATIONS_MAX: usize = 1_024;
 /// The most solicitations that wait for reserved room.
 pub const WAITING_MAX: usize = 256;
-/// Where host ports are taken from when the app file names none.
-pub const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
 
 /// Room set aside for one bid.
 #[derive(Clone, Debug)]
@@ -105,6 +106,8 @@ pub struct Bidder {
     /// The machine's name and labels, for constraints.
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// What it allows beyond the usual.
+    pub allows: Vec<String>,
     /// What the cluster's tasks typically need; only a machine with GPUs has use for it.
     pub mix: Arc<Mix>,
     /// Why this machine takes nothing, if it does not.
@@ -124,6 +127,11 @@ pub struct Bidder {
     reservations: BTreeMap<BidId, Reservation>,
     /// Those of them that nobody asked for.
     offered: BTreeSet<BidId>,
+    /// Of whose addresses its tasks get theirs; `None`: they use the machine's network.
+    pub subnet: Option<Subnet>,
+    /// Addresses of live claims, and the one that was given last.
+    addresses: BTreeSet<Ipv4Addr>,
+    last_address: Option<Ipv4Addr>,
     waiting: VecDeque<Waiting>,
 }
 
@@ -133,6 +141,8 @@ impl Bidder {
         self.capacity = machine.capacity.clone();
         self.name = machine.name.clone();
         self.labels = machine.labels.clone();
+        self.subnet = machine.network.and_then(|network| network.subnet);
+        self.allows = machine.allows.clone();
     }
 
     /// What claims that have not ended take.
@@ -211,16 +221,25 @@ impl Bidder {
         if let Some(unmet) = constraint::unmet(&solicit.constraints, &self.name, &self.labels) {
             return Err(DeclineReason::Constraint(unmet.to_string()));
         }
+        if let Some(ask) = unallowed(&solicit.asks, &self.allows) {
+            return Err(DeclineReason::Forbidden(ask.into()));
+        }
         if let Some(other) = solicit.apart_from.iter().find(|other| self.tasks_of(&solicit.app.namespace, other) > 0) {
             return Err(DeclineReason::Apart(other.to_string()));
         }
+        let count = solicit.count.min(COUNT_MAX);
         let most = match solicit.max_per_machine {
-            0 => solicit.count,
+            0 => count,
             most => {
                 let own = Other { app: solicit.app.name.clone(), service: solicit.service.clone() };
-                solicit.count.min(most.saturating_sub(self.tasks_of(&solicit.app.namespace, &own)))
+                count.min(most.saturating_sub(self.tasks_of(&solicit.app.namespace, &own)))
             }
         };
+        let addresses = self.addresses_free();
+        if addresses == 0 {
+            return Err(DeclineReason::Full("addresses".into()));
+        }
+        let most = most.min(addresses);
         if most == 0 {
             return Err(DeclineReason::Crowded(solicit.max_per_machine));
         }
@@ -313,7 +332,9 @@ impl Bidder {
             heirs.flat_map(|mine| mine.claim.takes_over.iter().copied()).chain(spoken_for).collect();
         let prey = |mine: &&Mine| {
             let claim = &mine.claim;
-            claim.state < ClaimState::Stopping && is_prey(claim, solicit.priority) && !spoken_for.contains(&claim.id)
+            // One that waits for its own victims has no room of its own yet to leave.
+            let has_room = !self.heirs.contains(&claim.id) && !spoken_for.contains(&claim.id);
+            claim.state < ClaimState::Stopping && is_prey(claim, solicit.priority) && has_room
         };
         let mut prey: Vec<&Claim> = self.claims.values().filter(prey).map(|mine| &mine.claim).collect();
         let mut whole: Option<Reservation> = None;
@@ -321,9 +342,12 @@ impl Bidder {
         let mut ended: Vec<&Claim> = Vec::new();
         while whole.as_ref().is_none_or(|whole| whole.count < most) && !prey.is_empty() {
             let Some(chosen) = victims(&self.capacity, &left, &solicit.need, prey.iter().copied()) else { break };
+            let before = left.clone();
             chosen.iter().for_each(|claim| left.sub(&claim.need));
             let Some(one) = self.reserve(now, steward, solicit, 1, &left, images) else { break };
             left.add(&one.held);
+            // What its victims leave beside it is free only when they are gone, and no other copy would wait for that.
+            left = left.most(&before);
             prey.retain(|claim| !chosen.iter().any(|other| other.id == claim.id));
             let whole = whole.get_or_insert_with(|| Reservation { count: 0, gpus: Vec::new(), ..one.clone() });
             whole.count += 1;
@@ -383,9 +407,11 @@ impl Bidder {
         self.look_again()
     }
 
-    /// Solicitations that waited: whoever calls this asks [`Bidder::solicited`] for each again.
+    /// Solicitations that waited, what goes first in front: whoever calls this asks [`Bidder::solicited`] for each again.
     pub fn look_again(&mut self) -> Vec<Waiting> {
-        self.waiting.drain(..).collect()
+        let mut waiting: Vec<Waiting> = self.waiting.drain(..).collect();
+        waiting.sort_by_key(|waiting| waiting.solicit.rank);
+        waiting
     }
 
     /// Lets what is overdue go: waiting solicitations with their refusals, and reservations; whether any of these did.
@@ -462,6 +488,7 @@ impl Bidder {
 
     fn take_room(&mut self, claim: &Claim) {
         self.used.add(&claim.need);
+        self.addresses.extend(claim.address);
         if !claim.takes_over.is_empty() {
             self.heirs.insert(claim.id);
         }
@@ -472,6 +499,9 @@ impl Bidder {
         self.holds.remove(claim);
         if let Some(mine) = self.claims.get_mut(claim) {
             self.used.sub(&mine.claim.need);
+            if let Some(address) = &mine.claim.address {
+                self.addresses.remove(address);
+            }
             mine.spec = None;
             mine.hold_until_ms = None;
         }
@@ -539,38 +569,9 @@ impl Bidder {
         }
     }
 
-    /// Host ports for one task: the fixed ones, and free ones from [`PORTS`] from `start` on.
-    /// `None` where too few are free.
-    pub fn ports(&self, wanted: &[PortSpec], start: u16, also_taken: &BTreeSet<u16>) -> Option<Vec<PortBinding>> {
-        let mut taken = also_taken.clone();
-        let mut bindings = Vec::with_capacity(wanted.len());
-        let fixed: BTreeSet<u16> = wanted.iter().filter_map(|port| port.host).collect();
-        let mut candidates = PORTS.cycle().skip(usize::from(start) % PORTS.len()).take(PORTS.len());
-        for port in wanted {
-            let host = match port.host {
-                Some(host) => host,
-                None => candidates.find(|number| {
-                    !taken.contains(number) && !fixed.contains(number) && {
-                        let port = Resources::port(*number);
-                        self.used.get(&port) + self.reserved.get(&port) == 0
-                    }
-                })?,
-            };
-            taken.insert(host);
-            let protocol = port.protocol.clone();
-            bindings.push(PortBinding { name: port.name.clone(), host, container: port.container, protocol });
-        }
-        Some(bindings)
-    }
-
     fn recount_reserved(&mut self) {
         self.reserved = Resources::default();
         self.reservations.values().for_each(|reservation| self.reserved.add(&reservation.held));
-    }
-
-    /// The share of the processor that is promised, in thousandths.
-    pub fn promised_millis(&self) -> u64 {
-        self.used().get(CPU_MILLIS).saturating_mul(1000) / self.capacity.get(CPU_MILLIS).max(1)
     }
 }
 
@@ -590,5 +591,7 @@ pub struct Images<'a> {
     pub name: &'a str,
 }
 
+mod doors;
+pub use doors::{Doors, PORTS};
 #[cfg(test)]
 mod tests;

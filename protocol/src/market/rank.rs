@@ -24,12 +24,6 @@ impl Rank {
         let aged = (now_wall.saturating_sub(since) / AGEING_MS).min(AGED_MAX);
         Self { level: priority.saturating_add(aged as i32), since }
     }
-
-    /// When the rank of something that has waited since then rises next: ms from now. `None`: it rises no more.
-    pub fn rises_in_ms(since: u64, now_wall: u64) -> Option<u64> {
-        let waited = now_wall.saturating_sub(since);
-        (waited / AGEING_MS < AGED_MAX).then(|| AGEING_MS - waited % AGEING_MS)
-    }
 }
 
 impl Ord for Rank {
@@ -56,8 +50,6 @@ mod tests {
         assert!(rank(0, 2) < rank(0, 1));
         assert!(rank(0, 11) < rank(1, 0), "two rises overtake one step");
         assert_eq!(rank(0, 160).level, 9);
-        assert_eq!(Rank::rises_in_ms(now - 60_000, now), Some(240_000));
-        assert_eq!(Rank::rises_in_ms(0, now), None);
         assert_eq!(Rank::of(0, now + 5, now).level, 0, "a clock that is ahead");
     }
 }

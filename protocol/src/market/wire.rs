@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::constraint::Constraint;
 use super::rank::Rank;
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
-use crate::model::{OnLost, Other, PortSpec, Resources};
+use crate::model::{Container, Guard, NetworkMode, OnLost, Other, PortSpec, Resources};
 
 /// A steward's call for bids: so many copies of one need.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Solicit {
     /// Its place among what waits.
     pub rank: Rank,
     pub image: String,
+    /// What a machine must allow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<String>,
     /// What a machine must meet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<Constraint>,
@@ -33,6 +36,9 @@ pub struct Solicit {
     /// Services whose tasks may not be on the same machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apart_from: Vec<Other>,
+    /// Named volumes that they use, and whether each has to be there before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<(String, bool)>,
     /// All copies, or none, here and elsewhere: the reservation has to live longer.
     #[serde(default)]
     pub gang: bool,
@@ -99,10 +105,17 @@ pub enum DeclineReason {
     Draining,
     /// It is not what this constraint wants.
     Constraint(String),
+    /// It does not allow this.
+    Forbidden(String),
     /// It has as many tasks of the service as one machine may have.
     Crowded(u32),
     /// It has a task of a service that this one must be apart from.
     Apart(String),
+    /// A volume that the task uses is on that machine, and this is another; on none: there is no such volume.
+    Volume {
+        volume: String,
+        on: Option<String>,
+    },
     /// Its room is kept for work that goes before.
     Queued,
     /// It has heard no other machine for longer than the service bears.
@@ -122,8 +135,11 @@ impl std::fmt::Display for DeclineReason {
             DeclineReason::Full(dimension) => write!(f, "full: {dimension}"),
             DeclineReason::Draining => f.write_str("draining"),
             DeclineReason::Constraint(constraint) => write!(f, "not {constraint}"),
+            DeclineReason::Forbidden(ask) => write!(f, "does not allow {ask}"),
             DeclineReason::Crowded(most) => write!(f, "at most {most} of its tasks on one machine"),
             DeclineReason::Apart(other) => write!(f, "apart from {other}"),
+            DeclineReason::Volume { volume, on: Some(machine) } => write!(f, "volume {volume} is on {machine}"),
+            DeclineReason::Volume { volume, on: None } => write!(f, "there is no volume {volume}"),
             DeclineReason::Queued => f.write_str("its room is kept for work that goes before"),
             DeclineReason::Isolated => f.write_str("it hears no other machine"),
             DeclineReason::NoExecutor(reason) => write!(f, "runs nothing: {reason}"),
@@ -159,6 +175,8 @@ pub struct Award {
     pub environment: BTreeMap<String, String>,
     pub ports: Vec<PortSpec>,
     pub limits: Resources,
+    #[serde(default, skip_serializing_if = "Container::is_usual")]
+    pub container: Container,
     pub grace_ms: u64,
     pub priority: i32,
     pub on_lost: OnLost,
@@ -167,13 +185,33 @@ pub struct Award {
     pub gang: bool,
     #[serde(default)]
     pub stop_when_isolated_ms: Option<u64>,
+    #[serde(default)]
+    pub network_mode: NetworkMode,
+    #[serde(default)]
+    pub drain_ms: u64,
+    /// How many tasks a run of the service has.
+    #[serde(default)]
+    pub count: u32,
+    /// An attempt that runs for longer has failed, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// What each must have of the lock group before it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
 }
 
 /// One task to run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     pub slot: String,
     pub attempt: u32,
+    /// Of a run at its time, or that was asked for: how many tasks it has; else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub of: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The machine's last word on an award: it comes after the claims are durable.
@@ -195,7 +233,11 @@ pub enum NackReason {
     TooMany,
     /// No host port was free.
     NoPort,
+    /// No address of the machine's subnet was free.
+    NoAddress,
     Draining,
+    /// A volume that it uses is on another machine.
+    Elsewhere,
     /// What was to end for it has changed, and the room is not there.
     NoRoom,
 }

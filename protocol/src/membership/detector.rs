@@ -1,6 +1,6 @@
 //! When silence is an accusation, and when it is rather this peer's own doing.
 
-use super::{ME, Membership, Order, State};
+use super::{Membership, Order, State};
 use crate::event::Now;
 use crate::membership::peer::Accusation;
 
@@ -81,7 +81,7 @@ impl Membership {
 
     /// Accuses those watched that were silent for too long.
     pub(super) fn accuse(&mut self, now: Now) {
-        debug_assert!(!self.watched.contains_key(&ME));
+        debug_assert!(!self.watched.contains_key(&self.me));
         if now.ms < self.accuse_ms {
             return;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::gate::Sight;
 use super::peer::Peer;
-use super::{ME, Membership, Order, State};
+use super::{Membership, Order, State};
 use crate::event::Now;
 use crate::ids::PeerId;
 
@@ -17,7 +17,7 @@ impl Membership {
     /// Somebody accused this peer, which is alive to read it.
     pub(super) fn refute(&mut self, life: u64) {
         let above = life.saturating_add(1);
-        if life >= self.peers[ME as usize].life && above > self.refuted {
+        if life >= self.peers[self.me as usize].life && above > self.refuted {
             self.refuted = above;
             self.orders.push(Order::Refute { life: above });
         }
@@ -59,7 +59,7 @@ impl Membership {
             if !peer.known {
                 continue;
             }
-            let (state, again) = if at == ME { peer.judged_self() } else { peer.judged(now.ms, refute_ms) };
+            let (state, again) = if at == self.me { peer.judged_self() } else { peer.judged(now.ms, refute_ms) };
             self.alarms.extend(again.map(|ms| (ms, at)));
             if state == peer.state {
                 continue;

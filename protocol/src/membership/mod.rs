@@ -37,7 +37,9 @@ mod peer;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use crate::chunks::Chunks;
 use crate::event::Now;
 use crate::ids::PeerId;
 use detector::Health;
@@ -163,9 +165,11 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Membership {
     tuning: Tuning,
-    index: BTreeMap<PeerId, u32>,
-    /// By dense index; this peer is the first. Nobody is ever taken out.
-    peers: Vec<Peer>,
+    /// This peer's own index.
+    me: u32,
+    index: Arc<BTreeMap<PeerId, u32>>,
+    /// By dense index. Nobody is ever taken out.
+    peers: Chunks<Peer>,
     draw: Draw,
     /// To be judged at the next tick.
     touched: BTreeSet<u32>,
@@ -207,8 +211,6 @@ pub struct Membership {
 /// A verdict against a life so far above the last that is known is none: nobody can have seen that life, and above the
 /// highest number there would be no other to refute it with.
 const LIFE_LEAP_MAX: u64 = 1_000_000;
-/// This peer's own index.
-const ME: u32 = 0;
 
 impl Membership {
     /// A peer that knows of itself alone. `remembered`: the bytes of the last [`Order::Remember`];
@@ -217,8 +219,9 @@ impl Membership {
         let remembered: Remembered = remembered.and_then(|bytes| crate::wire::decode(bytes).ok()).unwrap_or_default();
         let mut new = Self {
             tuning,
-            index: BTreeMap::new(),
-            peers: Vec::new(),
+            me: 0,
+            index: Arc::default(),
+            peers: Chunks::default(),
             draw: Draw::new(tuning.observers),
             touched: BTreeSet::new(),
             alarms: BTreeSet::new(),
@@ -251,6 +254,24 @@ impl Membership {
         new
     }
 
+    /// Another peer of the same members as this one knows, which has only just begun and heard of nobody yet: what
+    /// both hold alike is held once.
+    pub fn beside(&self, me: PeerId, tuning: Tuning, remembered: Option<&[u8]>, now: Now) -> Self {
+        let mut new = Self::new(me, tuning, remembered, now);
+        let Some(at) = self.index.get(&me) else { return new };
+        debug_assert!(self.touched.is_empty() && self.orders.is_empty(), "the other's turn is over");
+        new.me = *at;
+        (new.index, new.peers, new.draw) = (self.index.clone(), self.peers.clone(), self.draw.clone());
+        (new.alarms, new.down) = (self.alarms.clone(), self.down.clone());
+        (new.known, new.live) = (self.known, self.live);
+        new.touched.insert(new.me);
+        new.watch(now);
+        if let Some(accused) = new.peers[new.me as usize].accused.take() {
+            new.refute(accused.life);
+        }
+        new
+    }
+
     /// A member's `machine` record was read, new or changed; this peer's own, too.
     pub fn upsert(&mut self, now: Now, member: Member) {
         self.arrive(now);
@@ -272,7 +293,7 @@ impl Membership {
             self.known += 1;
             match self.down_before.remove(&member.id) {
                 // It was down before this peer was restarted: no loss of today.
-                Some(life) if life >= member.life && at != ME => {
+                Some(life) if life >= member.life && at != self.me => {
                     peer.accused = Some(Accusation { life, seen_ms: now.ms });
                     peer.state = State::Down;
                     self.down.insert(member.id, life);
@@ -303,7 +324,7 @@ impl Membership {
     pub fn link(&mut self, now: Now, peer: &PeerId, up: bool) {
         self.arrive(now);
         let at = self.intern(*peer);
-        if at == ME {
+        if at == self.me {
         } else if up {
             self.linked.entry(at).or_insert(now.ms);
             self.greet.insert(at);
@@ -317,7 +338,7 @@ impl Membership {
     pub fn heard(&mut self, now: Now, from: &PeerId, life: u64) {
         self.arrive(now);
         let Some(&at) = self.index.get(from) else { return };
-        if at != ME && self.peers[at as usize].known {
+        if at != self.me && self.peers[at as usize].known {
             if self.peers[at as usize].heard(now.ms) {
                 self.accuse_ms = 0;
             }
@@ -339,11 +360,11 @@ impl Membership {
         if observer == subject || life > self.peers[at as usize].life.saturating_add(LIFE_LEAP_MAX) {
             return;
         }
-        if at == ME {
+        if at == self.me {
             self.refute(life);
             return;
         }
-        let by_me = self.peers[ME as usize].id == *observer;
+        let by_me = self.peers[self.me as usize].id == *observer;
         let peer = &mut self.peers[at as usize];
         if peer.accused.is_none_or(|accused| accused.life < life) {
             peer.accused = Some(Accusation { life, seen_ms: now.ms });
@@ -359,7 +380,7 @@ impl Membership {
     pub fn is_charge(&self, subject: &PeerId, life: u64) -> bool {
         self.index.get(subject).is_some_and(|at| {
             let peer = &self.peers[*at as usize];
-            *at != ME
+            *at != self.me
                 && peer.known
                 && peer.left_ms.is_none()
                 && life >= peer.life
@@ -425,7 +446,7 @@ impl Membership {
     /// One of those that are alive or suspect, but not this peer, as `draw` says.
     pub fn random(&self, draw: u64) -> Option<PeerId> {
         let peers = self.peers.len() as u64;
-        let able = |at: &u64| *at != u64::from(ME) && self.peers[*at as usize].is_live();
+        let able = |at: &u64| *at != u64::from(self.me) && self.peers[*at as usize].is_live();
         // Where most are down, a few steps to the next one that is not.
         let at = (0..peers).map(|step| (draw % peers + step) % peers).find(able)?;
         Some(self.peers[at as usize].id)
@@ -486,19 +507,24 @@ impl Membership {
         let peer = Peer::unknown(id);
         self.draw.push(peer.ring);
         self.peers.push(peer);
-        self.index.insert(id, at);
+        Arc::make_mut(&mut self.index).insert(id, at);
         at
     }
 
     /// Draws observers anew where members have come or gone.
     fn redraw(&mut self, now: Now) {
         if self.draw.settle() {
-            let before = std::mem::take(&mut self.watched);
-            let since = |at: u32| (at, before.get(&at).copied().unwrap_or(now.ms));
-            self.watched = self.draw.observers(ME).chain(self.draw.observed_by(ME)).map(since).collect();
-            self.accuse_ms = 0;
-            self.links_stale = true;
+            self.watch(now);
         }
+    }
+
+    /// Finds out whom this peer observes, and who observes it.
+    fn watch(&mut self, now: Now) {
+        let before = std::mem::take(&mut self.watched);
+        let since = |at: u32| (at, before.get(&at).copied().unwrap_or(now.ms));
+        self.watched = self.draw.observers(self.me).chain(self.draw.observed_by(self.me)).map(since).collect();
+        self.accuse_ms = 0;
+        self.links_stale = true;
     }
 
     /// Heartbeats: over every link each second; at once over one that has just come up, and to those
@@ -510,7 +536,7 @@ impl Membership {
             to.extend(self.linked.keys());
             self.remind(now);
         }
-        let life = self.peers[ME as usize].life;
+        let life = self.peers[self.me as usize].life;
         let order = |at: u32| Order::Heartbeat { to: self.peers[at as usize].id, life };
         self.orders.extend(to.into_iter().map(order));
     }

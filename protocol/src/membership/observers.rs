@@ -7,6 +7,7 @@
 //! for each member, and never a look at all pairs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::ids::rendezvous;
 
@@ -15,14 +16,14 @@ const NOBODY: u32 = u32::MAX;
 /// The rack of those that name none: each of them stands alone.
 const NO_RACK: u32 = 0;
 
-/// The observers of all, by dense index.
-#[derive(Debug)]
+/// The observers of all, by dense index. What copies hold alike they hold once.
+#[derive(Clone, Debug)]
 pub(super) struct Draw {
     count: usize,
     racks: BTreeMap<String, u32>,
-    rows: Vec<Row>,
+    rows: Arc<Vec<Row>>,
     /// `count` places for each, heaviest first.
-    lists: Vec<u32>,
+    lists: Arc<Vec<u32>>,
     /// Whose presence or rack has changed since the last [`Draw::settle`].
     changed: BTreeSet<u32>,
     scratch: Vec<(u64, u32)>,
@@ -46,8 +47,8 @@ impl Draw {
         Self {
             count,
             racks: BTreeMap::new(),
-            rows: Vec::new(),
-            lists: Vec::new(),
+            rows: Arc::default(),
+            lists: Arc::default(),
             changed: BTreeSet::new(),
             scratch: Vec::new(),
         }
@@ -55,8 +56,15 @@ impl Draw {
 
     /// The next dense index, of one that is not present yet.
     pub fn push(&mut self, ring: u64) {
-        self.rows.push(Row { ring, rack: NO_RACK, present: false, drawn: false, floor: 0, open: true });
-        self.lists.extend(std::iter::repeat_n(NOBODY, self.count));
+        Arc::make_mut(&mut self.rows).push(Row {
+            ring,
+            rack: NO_RACK,
+            present: false,
+            drawn: false,
+            floor: 0,
+            open: true,
+        });
+        Arc::make_mut(&mut self.lists).extend(std::iter::repeat_n(NOBODY, self.count));
     }
 
     pub fn set(&mut self, at: u32, rack: Option<&str>, present: bool) {
@@ -68,17 +76,17 @@ impl Draw {
                 None => *self.racks.entry(name.to_owned()).or_insert(next),
             },
         };
-        let row = &mut self.rows[at as usize];
+        let row = &self.rows[at as usize];
         if row.rack != rack || row.present != present {
-            row.rack = rack;
-            row.present = present;
+            let row = self.row(at);
+            (row.rack, row.present) = (rack, present);
             self.changed.insert(at);
         }
     }
 
     pub fn present(&mut self, at: u32, present: bool) {
         if self.rows[at as usize].present != present {
-            self.rows[at as usize].present = present;
+            self.row(at).present = present;
             self.changed.insert(at);
         }
     }
@@ -104,7 +112,7 @@ impl Draw {
             }
         }
         for at in changed {
-            self.rows[at as usize].drawn = self.rows[at as usize].present;
+            self.row(at).drawn = self.rows[at as usize].present;
         }
         true
     }
@@ -120,13 +128,17 @@ impl Draw {
         (0..self.rows.len() as u32).filter(observed)
     }
 
+    fn row(&mut self, at: u32) -> &mut Row {
+        &mut Arc::make_mut(&mut self.rows)[at as usize]
+    }
+
     fn list(&self, of: u32) -> &[u32] {
         &self.lists[of as usize * self.count..][..self.count]
     }
 
     fn rebuild(&mut self, of: u32) {
-        self.lists[of as usize * self.count..][..self.count].fill(NOBODY);
-        let row = &mut self.rows[of as usize];
+        Arc::make_mut(&mut self.lists)[of as usize * self.count..][..self.count].fill(NOBODY);
+        let row = self.row(of);
         (row.floor, row.open) = (0, true);
         for at in 0..self.rows.len() as u32 {
             if self.rows[at as usize].present {
@@ -151,23 +163,25 @@ impl Draw {
 
         let place = of as usize * self.count;
         let (mut taken, mut open, mut floor) = (0, false, u64::MAX);
+        let lists = Arc::make_mut(&mut self.lists);
         for spread in [true, false] {
             rest.retain(|&(weight, at)| {
                 let rack = self.rows[at as usize].rack;
                 let doubled = rack != NO_RACK
-                    && self.lists[place..place + taken].iter().any(|other| self.rows[*other as usize].rack == rack);
+                    && lists[place..place + taken].iter().any(|other| self.rows[*other as usize].rack == rack);
                 if taken == self.count || (spread && doubled) {
                     return true;
                 }
-                self.lists[place + taken] = at;
+                lists[place + taken] = at;
                 taken += 1;
                 open |= doubled;
                 floor = floor.min(weight);
                 false
             });
         }
-        let row = &mut self.rows[of as usize];
-        (row.floor, row.open) = (floor, open || taken < self.count);
+        open |= taken < self.count;
+        let row = self.row(of);
+        (row.floor, row.open) = (floor, open);
         self.scratch = rest;
     }
 }

@@ -25,7 +25,7 @@ struct Restart {
     ends_ms: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub id: PeerId,
     pub ring: u64,

@@ -1,11 +1,18 @@
 //! What people want: an app and its services.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::Container;
+use super::kind::{Batch, Dependencies, Mode, cycle};
+use super::network::{NetworkMode, PortMode};
 use super::placement::{GANG_MAX, OnHeal, PRIORITY_MAX, Placement, TIME_MS_MAX};
 use super::resources::{CPU_MILLIS, MEMORY_BYTES, Resources};
+use super::rollout::RolloutPolicy;
+use super::schedule::Schedule;
+use super::singleton::Singleton;
 use crate::market::constraint::Constraint;
 
 /// How long after a machine was seen down a service's tasks are replaced, ms.
@@ -14,6 +21,8 @@ pub const SERVICE_LOST_AFTER_MS: u64 = 2_000;
 pub const BATCH_LOST_AFTER_MS: u64 = 30_000;
 /// What a service needs when its file says nothing: counted against the machine, not limited.
 pub const DEFAULT_CPU_MILLIS: u64 = 100;
+/// So long before a service's task is stopped nobody new is sent to it, ms: twice what the word takes to reach all.
+pub const DRAIN_MS: u64 = 1_000;
 /// The memory side of [`DEFAULT_CPU_MILLIS`]: 64 MiB.
 pub const DEFAULT_MEMORY_BYTES: u64 = 64 << 20;
 
@@ -77,9 +86,45 @@ pub struct ServiceSpec {
     /// All tasks start together, or none does.
     #[serde(default, skip_serializing_if = "is_default")]
     pub gang: bool,
+    /// How its containers are made, where they are not as every other.
+    #[serde(default, skip_serializing_if = "Container::is_usual")]
+    pub container: Container,
     /// Milliseconds between SIGTERM and SIGKILL; 10 s where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_grace_ms: Option<u64>,
+    /// A network of each task's own, or the machine's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network_mode: NetworkMode,
+    /// Networks that it shares with services of other apps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
+    /// Its virtual address: given when it is deployed, and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Before a task is stopped nobody new is sent to it for so long, ms; 1 s where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u64>,
+    /// How often its tasks were asked to start anew (`rialto restart`): a number that only grows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub restarts: u32,
+    /// So many tasks, or one on each machine.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: Mode,
+    /// Of work that runs to its end: how.
+    #[serde(default, skip_serializing_if = "Batch::is_usual")]
+    pub batch: Batch,
+    /// It runs at these times, and `replicas` is the number of tasks of each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// What has to be true of other services before its tasks are started.
+    #[serde(default, skip_serializing_if = "Dependencies::is_empty")]
+    pub depends_on: Dependencies,
+    /// How it is changed while it runs.
+    #[serde(default, skip_serializing_if = "RolloutPolicy::is_usual")]
+    pub rollout: RolloutPolicy,
+    /// Whether two of its tasks may ever run at once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub singleton: Singleton,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -113,13 +158,16 @@ pub enum OnLost {
 }
 
 /// One entry of `ports:`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSpec {
     /// The number in the file; 0 for the port that a service without `ports` gets.
     pub container: u16,
-    /// The fixed host port; `None`: one from 20000–29999 is chosen by the machine.
+    /// The fixed host port; `None`: one from 20000–29999 is chosen by the machine, and is that machine's alone.
     #[serde(default)]
     pub host: Option<u16>,
+    /// Where a fixed one listens.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: PortMode,
     /// `tcp` or `udp`.
     pub protocol: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,14 +184,33 @@ impl ServiceSpec {
         let mut need = self.reservations.clone();
         need.set(CPU_MILLIS, amount(CPU_MILLIS, DEFAULT_CPU_MILLIS));
         need.set(MEMORY_BYTES, amount(MEMORY_BYTES, DEFAULT_MEMORY_BYTES));
-        for host in self.ports.iter().filter_map(|port| port.host) {
+        for host in self.ports.iter().filter(|port| self.takes(port)).filter_map(|port| port.host) {
             need.set(Resources::port(host), 1);
         }
         need
     }
 
-    /// The revision of what runs: two specs that differ only in the number of replicas, the
-    /// policies for ends, losses and places share it, and a change of those restarts nothing.
+    /// Whether a port is its machine's alone: no two tasks there can have it.
+    pub fn takes(&self, port: &PortSpec) -> bool {
+        self.network_mode == NetworkMode::Host || port.mode == PortMode::Host
+    }
+
+    /// The ports of its own that are published on every machine: number, protocol, and the task's own.
+    pub fn ingress(&self) -> impl Iterator<Item = (u16, &str, u16)> {
+        let open = self.ports.iter().filter(|port| !self.takes(port));
+        open.filter_map(|port| Some((port.host?, port.protocol.as_str(), port.container)))
+    }
+
+    /// Milliseconds in which nobody new is sent to a task that is about to be stopped.
+    pub fn drain_ms(&self) -> u64 {
+        match self.network_mode {
+            NetworkMode::Task if !self.is_batch() => self.drain_ms.unwrap_or(DRAIN_MS),
+            _ => self.drain_ms.unwrap_or(0),
+        }
+    }
+
+    /// The revision of what runs: two specs that differ only in the number of replicas, the times, the order, and the
+    /// policies for ends, losses, places and changes share it, and a change of those restarts nothing.
     pub fn revision(&self) -> u64 {
         let running = ServiceSpec {
             replicas: 0,
@@ -155,6 +222,13 @@ impl ServiceSpec {
             placement: Placement::default(),
             priority: 0,
             gang: false,
+            address: None,
+            drain_ms: None,
+            mode: Mode::default(),
+            batch: Batch { deadline_ms: self.batch.deadline_ms, ..Batch::default() },
+            schedule: None,
+            depends_on: Dependencies::new(),
+            rollout: RolloutPolicy::default(),
             ..self.clone()
         };
         let mut first = [0; 8];
@@ -165,7 +239,7 @@ impl ServiceSpec {
     /// Whether an ended task of this service is finished work.
     pub fn finishes(&self, exit_code: Option<i32>) -> bool {
         match self.restart {
-            Restart::No => true,
+            Restart::No => self.batch.retries.is_none() || exit_code == Some(0),
             Restart::OnFailure => exit_code == Some(0),
             Restart::Always | Restart::UnlessStopped => false,
         }
@@ -174,6 +248,11 @@ impl ServiceSpec {
     /// A batch runs to completion; its lost tasks are repeated later than a service's.
     pub fn is_batch(&self) -> bool {
         matches!(self.restart, Restart::No | Restart::OnFailure)
+    }
+
+    /// How many tasks one run of it has.
+    pub fn run_size(&self) -> u32 {
+        self.replicas.max(1)
     }
 
     /// Milliseconds between SIGTERM and SIGKILL.
@@ -198,14 +277,74 @@ impl ServiceSpec {
         if self.gang && self.replicas > GANG_MAX {
             return Some(("gang", format!("a gang has at most {GANG_MAX} tasks")));
         }
-        for (field, ms) in
-            [("lost_after_ms", self.lost_after_ms), ("stop_when_isolated_ms", self.stop_when_isolated_ms)]
-        {
+        if self.gang && self.container.mounts.has_named() {
+            return Some(("gang", "tasks with a named volume cannot be a gang: the first makes the volume".into()));
+        }
+        for (field, ms) in [
+            ("lost_after_ms", self.lost_after_ms),
+            ("stop_when_isolated_ms", self.stop_when_isolated_ms),
+            ("drain_ms", self.drain_ms),
+        ] {
             if ms.is_some_and(|ms| ms > TIME_MS_MAX) {
                 return Some((field, "more than thirty days".into()));
             }
         }
-        self.placement.fault()
+        self.kind_fault().or_else(|| self.placement.fault())
+    }
+
+    /// What is wrong with when and how often it runs, and how it is changed: the field, and what to say.
+    fn kind_fault(&self) -> Option<(&'static str, String)> {
+        let kept_up = !matches!(self.restart, Restart::No | Restart::OnFailure);
+        let faults = [
+            ("batch", self.batch.fault()),
+            ("schedule", self.schedule.as_ref().and_then(Schedule::fault)),
+            ("rollout", self.rollout.fault()),
+        ];
+        if let Some((field, Some(message))) = faults.into_iter().find(|(_, fault)| fault.is_some()) {
+            return Some((field, message));
+        }
+        let wrong = |field, message: &str| Some((field, message.to_string()));
+        match &self.schedule {
+            Some(_) if kept_up => {
+                return wrong("schedule", "what runs at given times runs to its end: write restart: no or on-failure");
+            }
+            Some(_) if self.gang => return wrong("gang", "the tasks of a schedule do not start together"),
+            Some(_) if self.mode == Mode::Global => {
+                return wrong("schedule", "what runs at given times does not run on each machine");
+            }
+            _ => {}
+        }
+        if self.mode == Mode::Global && self.gang {
+            return wrong("gang", "a service on each machine is no gang");
+        }
+        if kept_up && !self.batch.is_usual() {
+            return wrong(
+                "batch",
+                "parallelism, retries and deadline are for work that ends: restart: no or on-failure",
+            );
+        }
+        None
+    }
+}
+
+impl AppSpec {
+    /// What is wrong with what its services wait for: the service, and what to say.
+    pub fn dependency_fault(&self) -> Option<(String, String)> {
+        for (name, service) in &self.services {
+            for other in service.depends_on.keys() {
+                let said = match self.services.get(other) {
+                    None => format!("{name} depends on {other}, and there is no such service"),
+                    Some(other_spec) if other_spec.schedule.is_some() => {
+                        format!("{name} depends on {other}, which runs at given times and is never done")
+                    }
+                    Some(_) => continue,
+                };
+                return Some((name.clone(), said));
+            }
+        }
+        let names: Vec<&str> = self.services.keys().map(String::as_str).collect();
+        let circle = cycle(|name| self.services.get(name).map(|service| &service.depends_on), &names)?;
+        Some((circle[0].clone(), format!("services wait for each other in a circle: {}", circle.join(" → "))))
     }
 }
 

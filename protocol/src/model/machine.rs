@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::TaskNetwork;
 use super::resources::Resources;
 
 /// The value of a `machine` record, written by the machine alone.
@@ -15,6 +16,10 @@ pub struct Machine {
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     pub capacity: Resources,
+    /// What tasks may have here beyond the usual: `privileged`, `cap=NET_ADMIN`, `device=/dev/fuse`,
+    /// `seccomp=unconfined`; one that ends in `*` stands for all that begin so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allows: Vec<String>,
     /// The highest version of the protocol that it speaks.
     pub protocol: u32,
     /// The version of its program.
@@ -29,6 +34,9 @@ pub struct Machine {
     #[serde(default)]
     pub restarting_until: Option<u64>,
     pub executor: Executor,
+    /// Of its tasks; without one they use the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<TaskNetwork>,
 }
 
 /// Whether a machine can run anything.

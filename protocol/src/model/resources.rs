@@ -81,6 +81,16 @@ impl Resources {
         Self(both.filter(|(_, amount)| *amount > 0).collect())
     }
 
+    /// Of each dimension the greater amount.
+    pub fn most(&self, other: &Resources) -> Resources {
+        let mut most = self.clone();
+        for (name, amount) in &other.0 {
+            let held = most.0.entry(name.clone()).or_default();
+            *held = (*held).max(*amount);
+        }
+        most
+    }
+
     /// The first dimension in which `need` exceeds what a machine of this capacity has free when
     /// `used` is taken; `None` where it fits.
     pub fn lacks(&self, used: &Resources, need: &Resources) -> Option<String> {

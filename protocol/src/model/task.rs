@@ -1,11 +1,15 @@
 //! What runs: a claim, and what an executor is told to run.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::Container;
+use super::health::Health;
 use super::resources::Resources;
-use crate::ids::{BidId, ClaimId, PeerId, TaskId};
+use super::singleton::Guard;
+use crate::ids::{BidId, ClaimId, PeerId, TaskId, VolumeId};
 
 /// How a claim fares. A claim ends, and its room is free, only when its container is gone.
 /// "Lost" is a conclusion of others, never a state.
@@ -51,12 +55,15 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// One port of a running task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortBinding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The port on the machine's address.
+    /// The port on the machine's address; of every machine's, where it is `ingress`.
     pub host: u16,
+    /// It listens on every machine, and not on this task's alone.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ingress: bool,
     /// The number in the app file, 0 where the file named none.
     pub container: u16,
     /// `tcp` or `udp`.
@@ -71,6 +78,9 @@ pub struct Claim {
     pub task: TaskId,
     /// 1 + the highest attempt in any claim of the task, as the steward saw it.
     pub attempt: u32,
+    /// Of a run at its time, or that was asked for: how many tasks it has, whatever its service has by now; else 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub of: u32,
     /// The bid that became this claim: an award that is sent again finds it.
     pub bid: BidId,
     /// [`crate::model::ServiceSpec::revision`] of what runs.
@@ -89,16 +99,19 @@ pub struct Claim {
     pub gang: bool,
     #[serde(default)]
     pub ports: Vec<PortBinding>,
+    /// The task's own; `None`: it uses its machine's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
     /// The image's manifest digest, once it is known.
     #[serde(default)]
     pub image_digest: Option<String>,
-    /// `None` until health checks exist for the task.
-    #[serde(default)]
-    pub healthy: Option<bool>,
+    /// Of a running task: what its check says.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub health: Health,
     /// Wall clock, ms: not to be started before.
     #[serde(default)]
     pub not_before: Option<u64>,
-    /// The token of a strict singleton's lease.
+    /// What its task had of the lock group when it was started: the token of that. It may have run.
     #[serde(default)]
     pub fence: Option<u64>,
     /// Wall clock of the owner, ms, at `accepted`. It never changes, and decides between duplicates.
@@ -138,11 +151,35 @@ pub struct TaskSpec {
     pub environment: BTreeMap<String, String>,
     #[serde(default)]
     pub limits: Resources,
+    /// How its container is made, where it is not as every other.
+    #[serde(default, skip_serializing_if = "Container::is_usual")]
+    pub container: Container,
     /// Milliseconds between SIGTERM and SIGKILL.
     pub grace_ms: u64,
     /// It ends when its machine has heard no other for so long, ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_when_isolated_ms: Option<u64>,
+    /// Of a network of its own; `None`: it uses its machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Before it is stopped nobody is sent to it for so long, ms.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub drain_ms: u64,
+    /// The named volumes of its mounts, by their names in the cluster: this machine's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, VolumeId>,
+    /// What its claim takes of the machine's devices: GPUs by number, and things that are counted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub takes: BTreeMap<String, u64>,
+    /// TCP ports: without a check it is sent to when it listens there, as its machine sees it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub listens: Vec<u16>,
+    /// It ends when it has run for so long, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// What it must have of the lock group before it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
 }
 
 /// How a task finished: kept in the document, so that finished work is never run again.

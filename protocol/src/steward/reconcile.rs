@@ -2,21 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gang;
+use super::cron::{self, Due};
+use super::rollout::{self, Progress, Scene, Watch};
+use super::slot::{Lens, Outdated, Seen, end, unwanted};
+use super::{array, gang};
 use crate::event::Now;
 use crate::ids::{ClaimId, PeerId};
 use crate::ledger::readings::{ClaimEntry, Slots};
 use crate::market::wire::Slot;
 use crate::membership::Loss;
-use crate::model::{Claim, ClaimState, OnHeal, OnLost, Outcome, Restart, ServiceSpec};
+use crate::model::{Asked, Claim, ClaimState, Mode, Outcome, RolloutOrder, ServiceSpec};
 use crate::wire::StopReason;
-
-/// The back-off before a second quick restart, ms; it doubles each time.
-const BACKOFF_MS: u64 = 100;
-/// The longest back-off, ms.
-const BACKOFF_MAX_MS: u64 = 60_000;
-/// A task that ran this long ended its row of quick ends, ms.
-const RAN_WELL_MS: u64 = 10_000;
 
 /// What the steward sees beside the claims.
 pub trait Sight {
@@ -24,8 +20,31 @@ pub trait Sight {
     fn loss(&self, machine: &PeerId, lost_after_ms: u64) -> Loss;
     /// Whether a claim is to end once another one of its task runs: the task is being moved.
     fn gives_way(&self, claim: &Claim) -> bool;
+    /// Whether a claim is on another machine than its volumes.
+    fn astray(&self, machine: &PeerId, claim: &Claim) -> bool;
     /// Whether a machine is to be emptied.
     fn draining(&self, machine: &PeerId) -> bool;
+}
+
+/// What is wanted of one service, and what is known of it beside its claims.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    pub spec: &'a ServiceSpec,
+    pub revision: u64,
+    pub outcomes: &'a BTreeMap<String, Outcome>,
+    /// Runs that somebody asked for.
+    pub runs: Option<&'a BTreeMap<String, Asked>>,
+    /// Of a schedule: everything that was due until then is settled. Wall clock, ms.
+    pub cursor: u64,
+    /// What it waits for, where it has not begun: a sentence.
+    pub gate: Option<&'a str>,
+    /// Of a service on each machine: its slots.
+    pub machines: Option<&'a BTreeMap<String, PeerId>>,
+    /// Slots with an auction or award under way.
+    pub given: &'a BTreeSet<String>,
+    pub order: Option<&'a RolloutOrder>,
+    pub progress: Option<&'a Progress>,
+    pub watch: Watch,
 }
 
 /// What is to be done about one service.
@@ -37,6 +56,8 @@ pub struct Plan {
     pub missing: Vec<Slot>,
     /// all together, or none.
     pub together: bool,
+    /// Slots that are given out as they were, with the revision that is: the change of their service rests.
+    pub former: (u64, Vec<Slot>),
     /// Members of a gang that may start: all the others are accepted.
     pub go: Vec<(PeerId, ClaimId)>,
     /// Work that has finished and is not in the document yet.
@@ -51,10 +72,19 @@ pub struct Plan {
     pub overlaps: u32,
     /// Why slots that nobody runs are not given out yet.
     pub waits: BTreeMap<String, Wait>,
+    /// Of a schedule: how it stands.
+    pub due: Option<Due>,
+    /// Runs of a schedule that were run twice.
+    pub twice: Vec<String>,
+    /// How a change of it stands, and what this steward has seen of that.
+    pub progress: Option<Progress>,
+    pub watch: Watch,
+    /// The revision that is to come back.
+    pub revert: Option<u64>,
 }
 
 /// Why a slot that nobody runs is not given out yet. Times are monotonic, ms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Its machine is down, and may come back until then.
     Lost { machine: PeerId, until_ms: u64 },
@@ -62,232 +92,274 @@ pub enum Wait {
     Held { machine: PeerId, until_ms: Option<u64> },
     /// It ended so often in a row, soon after its start.
     BackOff { times: u32, until_ms: u64 },
+    /// Its service waits for another one.
+    Depends(String),
+    /// As many of its service's tasks run as may at once.
+    Turn,
 }
 
 impl Plan {
-    fn look(&mut self, ms: u64) {
+    pub(super) fn look(&mut self, ms: u64) {
         self.look_ms = Some(self.look_ms.map_or(ms, |held| held.min(ms)));
     }
 }
 
-/// Compares what is wanted of a service with the claims of its slots. `spec` is none where the
-/// service or its app is gone; `given` are slots with an auction or award under way.
-pub fn reconcile(
-    now: Now,
-    spec: Option<&ServiceSpec>,
-    claims: &Slots,
-    outcomes: &BTreeMap<String, Outcome>,
-    given: &BTreeSet<String>,
-    sight: &impl Sight,
-) -> Plan {
+/// Compares what is wanted of a service with the claims of its slots. No work: the service or its app is gone.
+pub fn reconcile(now: Now, work: Option<Work<'_>>, claims: &Slots, sight: &impl Sight) -> Plan {
     let mut plan = Plan::default();
-    let Some(spec) = spec else {
+    let Some(work) = work else {
         unwanted(claims.values().flatten(), &mut plan);
         return plan;
     };
-    let revision = spec.revision();
-    let mut restless = false;
+    let Work { spec, revision, .. } = work;
+    let own = own_slots(&work);
+    let mut count = Count::default();
     let mut outdated = Vec::new();
-    for number in 1..=spec.replicas {
-        let name = number.to_string();
-        let entries = claims.get(&name).map_or(&[][..], Vec::as_slice);
-        let finished = outcomes.get(&name).filter(|outcome| outcome.revision == revision);
-        if finished.is_some() {
-            end(entries, StopReason::Duplicate, &mut plan);
-            continue;
-        }
-        match look_at(now, spec, revision, &name, entries, sight, &mut plan) {
-            Seen::Runs { outdated: Some(claim) } => outdated.push(claim),
-            Seen::Runs { outdated: None } | Seen::Finished => {}
-            Seen::Waits => restless = true,
-            Seen::Missing(attempt) => {
-                restless = true;
-                if !given.contains(&name) {
-                    plan.missing.push(Slot { slot: name, attempt });
-                }
-            }
-        }
+    for name in &own {
+        look_at(now, &work, name, 0, claims, sight, &mut plan, &mut count, &mut outdated);
     }
     if spec.gang {
-        let finished = |slot: &str| outcomes.get(slot).is_some_and(|outcome| outcome.revision == revision);
+        let finished = |slot: &str| work.outcomes.get(slot).is_some_and(|outcome| outcome.revision == revision);
         let loss = |entry: &ClaimEntry| sight.loss(&entry.owner, spec.lost_after_ms());
-        gang::gather(spec, claims, given, finished, loss, &mut outdated, &mut plan);
+        let mut leaving = outdated.iter().map(|one| (one.owner, one.claim, one.why)).collect();
+        gang::gather(spec, claims, work.given, finished, loss, &mut leaving, &mut plan);
+        outdated.retain(|one| leaving.iter().any(|(_, claim, _)| *claim == one.claim));
     }
-    let surplus = claims.iter().filter(|(slot, _)| !is_wanted(slot, spec.replicas));
-    unwanted(surplus.flat_map(|(_, entries)| entries), &mut plan);
-    // One at a time, and only while all others run: a service is changed without going away.
-    if !restless && let Some(first) = outdated.into_iter().next() {
-        plan.stop.push(first);
+    let of_own = count;
+    let mut others = asked_for(&work);
+    if let Some(schedule) = &spec.schedule {
+        let is_lost = |machine: &PeerId| sight.loss(machine, spec.lost_after_ms()) == Loss::Lost;
+        let due = cron::due(now, spec, schedule, work.cursor, claims, is_lost);
+        follow_schedule(now, &work, &due, claims, sight, &mut plan, &mut count);
+        others.extend(due.run.iter().chain(&due.replaced).flat_map(|instant| due.slots(*instant, spec)));
+        plan.due = Some(due);
     }
+    for (run, asked) in work.runs.into_iter().flatten() {
+        for name in array::slots(Some(run), asked.size) {
+            look_at(now, &work, &name, asked.size, claims, sight, &mut plan, &mut count, &mut Vec::new());
+        }
+    }
+    let wanted: BTreeSet<&str> = own.iter().map(String::as_str).chain(others.iter().map(String::as_str)).collect();
+    surplus(&work, &wanted, claims, sight, &mut plan);
+    change(now, &work, own.len() as u32 - of_own.finished, of_own, outdated, claims, &mut plan);
+    hold_back(&work, count, &mut plan);
     plan
 }
 
-enum Seen {
-    /// A claim holds the slot; `outdated`: it should make room for a newer one.
-    Runs {
-        outdated: Option<(PeerId, ClaimId, StopReason)>,
-    },
-    /// The slot is in transition.
-    Waits,
-    Missing(u32),
-    Finished,
+/// How the slots stand in all.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    serving: u32,
+    moving: u32,
+    /// Tasks that a claim holds.
+    live: u32,
+    finished: u32,
 }
 
+/// The slots that a service has by itself.
+fn own_slots(work: &Work<'_>) -> Vec<String> {
+    match (work.spec.mode, work.machines) {
+        (Mode::Global, machines) => machines.into_iter().flat_map(BTreeMap::keys).cloned().collect(),
+        _ if work.spec.schedule.is_some() => Vec::new(),
+        _ => array::slots(None, work.spec.replicas).collect(),
+    }
+}
+
+/// The slots of runs that somebody asked for.
+fn asked_for(work: &Work<'_>) -> Vec<String> {
+    let runs = work.runs.into_iter().flatten();
+    runs.flat_map(|(run, asked)| array::slots(Some(run), asked.size)).collect()
+}
+
+/// `of`: the slot is of a run of so many tasks, which no newer revision touches; 0: it is one of the service's own.
+#[allow(clippy::too_many_arguments)]
 fn look_at(
     now: Now,
-    spec: &ServiceSpec,
-    revision: u64,
-    slot: &str,
-    entries: &[ClaimEntry],
+    work: &Work<'_>,
+    name: &str,
+    of: u32,
+    claims: &Slots,
     sight: &impl Sight,
     plan: &mut Plan,
-) -> Seen {
+    count: &mut Count,
+    outdated: &mut Vec<Outdated>,
+) {
+    let Work { spec, revision, .. } = *work;
+    let apart = of > 0;
+    let entries = claims.get(name).map_or(&[][..], Vec::as_slice);
+    let outcome = work.outcomes.get(name);
+    if outcome.is_some_and(|outcome| apart || outcome.revision == revision) {
+        count.finished += 1;
+        return end(entries, StopReason::Duplicate, plan);
+    }
+    let floor = outcome.map_or(0, |outcome| outcome.attempt);
+    let lens = Lens { now, spec, revision, any_revision: apart, floor, of, sight };
+    match lens.look(name, entries, plan) {
+        Seen::Runs { serves, outdated: why } => {
+            count.serving += u32::from(serves);
+            count.live += 1;
+            // A second claim is on its way beside it.
+            match why.is_some() && work.given.contains(name) {
+                true => count.moving += 1,
+                false => outdated.extend(why),
+            }
+        }
+        Seen::Waits { serves } => {
+            count.serving += u32::from(serves);
+            count.moving += 1;
+            count.live += 1;
+        }
+        Seen::Missing(attempt) => {
+            count.moving += 1;
+            match work.given.contains(name) {
+                true => count.live += 1,
+                false => plan.missing.push(Slot { slot: name.to_string(), attempt, of }),
+            }
+        }
+        Seen::Finished => count.finished += 1,
+    }
+}
+
+/// The runs of a schedule are tasks like those of any batch; what is settled is told by the cursor and not by outcomes.
+fn follow_schedule(
+    now: Now,
+    work: &Work<'_>,
+    due: &Due,
+    claims: &Slots,
+    sight: &impl Sight,
+    plan: &mut Plan,
+    count: &mut Count,
+) {
+    let before = plan.outcomes.len();
+    for instant in &due.run {
+        let of = due.size(*instant, work.spec);
+        for name in due.slots(*instant, work.spec) {
+            look_at(now, work, &name, of, claims, sight, plan, count, &mut Vec::new());
+        }
+    }
+    plan.outcomes.truncate(before);
+    for name in due.replaced.iter().flat_map(|instant| due.slots(*instant, work.spec)) {
+        let entries = claims.get(&name).map_or(&[][..], Vec::as_slice);
+        end(entries, StopReason::Replaced, plan);
+    }
+    if !due.replaced.is_empty() {
+        // The next begins when the last is gone.
+        plan.missing.clear();
+    }
+    for (name, entries) in claims {
+        let ended_well =
+            |entry: &&ClaimEntry| entry.claim.state == ClaimState::Exited && work.spec.finishes(entry.claim.exit_code);
+        let ended = entries.iter().filter(ended_well).count();
+        if ended > 1 && array::instant(name).is_some_and(|instant| instant > work.cursor) {
+            plan.twice.push(name.clone());
+        }
+        // Of a run that has ended everywhere it should, no copy goes on.
+        if ended > 0 {
+            end(entries, StopReason::Duplicate, plan);
+        }
+    }
+    if let Some(next) = due.next {
+        plan.look(now.ms.saturating_add(next.saturating_sub(now.wall).max(1)));
+    }
+}
+
+/// Ends what no slot wants.
+fn surplus(work: &Work<'_>, wanted: &BTreeSet<&str>, claims: &Slots, sight: &impl Sight, plan: &mut Plan) {
+    let spec = work.spec;
+    let is_surplus = |slot: &str, entries: &[ClaimEntry]| {
+        if wanted.contains(slot) {
+            return false;
+        }
+        match spec.mode {
+            // A machine that is away may come back with its task.
+            Mode::Global => entries.iter().all(|entry| sight.loss(&entry.owner, 0) == Loss::No),
+            // What began at its time goes on to its end, whatever the times are now.
+            Mode::Replicated => spec.schedule.is_none() || array::instant(slot).is_none(),
+        }
+    };
+    let surplus = claims.iter().filter(|(slot, entries)| is_surplus(slot, entries));
+    unwanted(surplus.flat_map(|(_, entries)| entries), plan);
+}
+
+/// Brings a newer revision about.
+fn change(
+    now: Now,
+    work: &Work<'_>,
+    wanted: u32,
+    count: Count,
+    outdated: Vec<Outdated>,
+    claims: &Slots,
+    plan: &mut Plan,
+) {
+    let Work { spec, revision, order, progress, watch, .. } = *work;
+    plan.progress = progress.cloned();
+    plan.watch = watch;
+    let is_on = progress.is_some_and(Progress::is_on);
+    if work.gate.is_some() {
+        // What may not start yet takes nobody's place: what runs goes on, but where its machine is to be empty.
+        let leaves = outdated.iter().find(|one| one.why == StopReason::Draining && count.moving == 0);
+        plan.stop.extend(leaves.map(|one| (one.owner, one.claim, one.why)));
+        return;
+    }
+    if outdated.is_empty() && !is_on {
+        return;
+    }
+    let back = order.is_some_and(|order| order.revision == revision && order.word == crate::model::OrderWord::Back);
     let current = |entry: &&ClaimEntry| entry.claim.revision == revision;
-    if let Some(done) = entries.iter().filter(current).find(|entry| has_finished(spec, entry)) {
-        plan.outcomes.push(outcome(slot, done, false));
-        end(entries, StopReason::Duplicate, plan);
-        return Seen::Finished;
-    }
-    let lost_after_ms = spec.lost_after_ms();
-    let mut live: Vec<&ClaimEntry> = Vec::new();
-    let mut absent = false;
-    let mut lost = Vec::new();
-    for entry in entries.iter().filter(|entry| !entry.claim.state.has_ended()) {
-        match sight.loss(&entry.owner, lost_after_ms) {
-            Loss::No => live.push(entry),
-            Loss::Waits { until_ms } => {
-                plan.look(until_ms);
-                plan.waits.insert(slot.into(), Wait::Lost { machine: entry.owner, until_ms });
-                absent = true;
-            }
-            Loss::Held { until_ms } => {
-                until_ms.into_iter().for_each(|ms| plan.look(ms));
-                plan.held += 1;
-                plan.waits.insert(slot.into(), Wait::Held { machine: entry.owner, until_ms });
-                absent = true;
-            }
-            Loss::Lost => lost.push(entry),
+    let (mut updated, mut failed) = (0, 0);
+    let mut older: BTreeMap<u64, u32> = BTreeMap::new();
+    for entries in claims.values() {
+        let fresh = || entries.iter().filter(current);
+        updated += u32::from(fresh().any(|entry| !entry.claim.state.has_ended()));
+        failed += u32::from(!spec.is_batch() && rollout::any_failed(spec, back, revision, entries));
+        for entry in entries.iter().filter(|entry| !current(entry) && !entry.claim.state.has_ended()) {
+            *older.entry(entry.claim.revision).or_default() += 1;
         }
     }
-    if !live.is_empty() {
-        return keep_one(spec, revision, live, sight, plan);
-    }
-    if absent {
-        return Seen::Waits;
-    }
-    let lost_now = lost.iter().filter(|entry| entry.claim.revision == revision).count() as u32;
-    if let (OnLost::Retry(times), Some(last)) = (spec.on_lost, lost.last())
-        && lost_now > times
-    {
-        plan.outcomes.push(outcome(slot, last, true));
-        return Seen::Finished;
-    }
-    let attempt = entries.iter().map(|entry| entry.claim.attempt).max().unwrap_or(0).saturating_add(1);
-    let mut ended: Vec<&ClaimEntry> =
-        entries.iter().filter(|entry| entry.claim.revision == revision && entry.claim.state.has_ended()).collect();
-    ended.sort_by_key(|entry| std::cmp::Reverse(entry.claim.attempt));
-    let quick = ended.iter().take_while(|entry| ended_soon(entry)).count() as u32;
-    let failed = |last: &&&ClaimEntry| spec.restart == Restart::No && last.claim.state == ClaimState::Failed;
-    if let Some(last) = ended.first().filter(failed) {
-        // It never ran, and that is how it ended; or its machine went down under it, and came back.
-        let interrupted = last.claim.started_at.is_some();
-        let times = ended.iter().filter(|entry| entry.claim.started_at.is_some()).count() as u32;
-        let again = match spec.on_lost {
-            OnLost::Replace => true,
-            OnLost::Retry(most) => times <= most,
+    let older = older.into_iter().max_by_key(|(_, count)| *count).map(|(revision, _)| revision);
+    let (serving, moving) = (count.serving, count.moving);
+    let scene = Scene {
+        now,
+        spec,
+        revision,
+        wanted,
+        serving,
+        moving,
+        updated,
+        failed,
+        older,
+        outdated,
+        order,
+        progress,
+        watch,
+    };
+    let step = rollout::step(scene);
+    plan.stop.extend(step.stop);
+    plan.missing.extend(step.start);
+    step.look_ms.into_iter().for_each(|ms| plan.look(ms));
+    if let Some(former) = step.restore {
+        let was = |slot: &Slot| {
+            let last = claims.get(&slot.slot)?.iter().max_by_key(|entry| entry.claim.attempt)?;
+            Some(last.claim.revision)
         };
-        if !interrupted || !again {
-            plan.outcomes.push(outcome(slot, last, interrupted));
-            return Seen::Finished;
+        let (lost, missing) = std::mem::take(&mut plan.missing).into_iter().partition(|slot| was(slot) == Some(former));
+        (plan.former, plan.missing) = ((former, lost), missing);
+    }
+    (plan.progress, plan.watch, plan.revert) = (step.progress, step.watch, step.revert);
+}
+
+/// What may not start yet: its service waits for another, or as many run as may.
+fn hold_back(work: &Work<'_>, count: Count, plan: &mut Plan) {
+    if let Some(gate) = work.gate {
+        for slot in std::mem::take(&mut plan.missing) {
+            plan.waits.insert(slot.slot, Wait::Depends(gate.to_string()));
         }
     }
-    if quick > 0 {
-        plan.restarts.insert(slot.to_string(), quick);
-        // By this peer's own clock: that of the machine may be anything.
-        let since = now.ms.saturating_sub(ended[0].read_ms);
-        let wait = BACKOFF_MS.saturating_mul(1 << (quick - 1).min(16)).min(BACKOFF_MAX_MS);
-        if since < wait {
-            plan.look(now.ms + (wait - since));
-            plan.waits.insert(slot.into(), Wait::BackOff { times: quick, until_ms: now.ms + (wait - since) });
-            return Seen::Waits;
+    let most = work.spec.batch.parallelism;
+    if most > 0 && work.spec.is_batch() {
+        let room = most.saturating_sub(count.live) as usize;
+        for slot in plan.missing.split_off(room.min(plan.missing.len())) {
+            plan.waits.insert(slot.slot, Wait::Turn);
         }
     }
-    Seen::Missing(attempt)
-}
-
-/// Of live claims of one task the oldest stays, or the youngest where that is wanted: the stamp of `accepted`, then the
-/// owner, are facts that never change. The others end once it runs.
-fn keep_one(
-    spec: &ServiceSpec,
-    revision: u64,
-    mut live: Vec<&ClaimEntry>,
-    sight: &impl Sight,
-    plan: &mut Plan,
-) -> Seen {
-    let age = |accepted_at: u64| match spec.on_heal {
-        OnHeal::KeepOriginal => accepted_at,
-        OnHeal::KeepReplacement => u64::MAX - accepted_at,
-    };
-    live.sort_by_key(|entry| {
-        let claim = &entry.claim;
-        (claim.revision != revision, sight.gives_way(claim), age(claim.accepted_at), entry.owner, claim.id)
-    });
-    let winner = live[0];
-    plan.overlaps += live.len() as u32 - 1;
-    if winner.claim.state == ClaimState::Running {
-        let losers = live[1..].iter().filter(|entry| entry.claim.state != ClaimState::Stopping);
-        plan.stop.extend(losers.map(|entry| (entry.owner, entry.claim.id, StopReason::Duplicate)));
-    }
-    let why = if winner.claim.revision != revision {
-        Some(StopReason::Outdated)
-    } else if sight.draining(&winner.owner) {
-        Some(StopReason::Draining)
-    } else {
-        None
-    };
-    match (winner.claim.state, why) {
-        (ClaimState::Stopping, _) => Seen::Waits,
-        (_, Some(why)) => Seen::Runs { outdated: Some((winner.owner, winner.claim.id, why)) },
-        (ClaimState::Running, None) => Seen::Runs { outdated: None },
-        _ => Seen::Waits,
-    }
-}
-
-fn has_finished(spec: &ServiceSpec, entry: &ClaimEntry) -> bool {
-    entry.claim.state == ClaimState::Exited && spec.finishes(entry.claim.exit_code)
-}
-
-/// Ended before it had run well. A claim that was stopped on purpose says nothing about its task.
-fn ended_soon(entry: &ClaimEntry) -> bool {
-    let claim = &entry.claim;
-    let ran = claim.ended_at.unwrap_or(0).saturating_sub(claim.started_at.unwrap_or(u64::MAX));
-    matches!(claim.state, ClaimState::Exited | ClaimState::Failed) && ran < RAN_WELL_MS
-}
-
-fn outcome(slot: &str, entry: &ClaimEntry, lost: bool) -> Outcome {
-    let claim = &entry.claim;
-    Outcome {
-        slot: slot.to_string(),
-        revision: claim.revision,
-        attempt: claim.attempt,
-        exit_code: claim.exit_code,
-        lost,
-        reason: claim.reason.clone(),
-        ended_at: claim.ended_at,
-        machine: Some(entry.owner),
-    }
-}
-
-fn is_wanted(slot: &str, replicas: u32) -> bool {
-    slot.parse::<u32>().is_ok_and(|number| (1..=replicas).contains(&number))
-}
-
-fn unwanted<'a>(entries: impl Iterator<Item = &'a ClaimEntry>, plan: &mut Plan) {
-    let doomed = entries.filter(|entry| entry.claim.state < ClaimState::Stopping);
-    plan.stop.extend(doomed.map(|entry| (entry.owner, entry.claim.id, StopReason::Unwanted)));
-}
-
-fn end(entries: &[ClaimEntry], why: StopReason, plan: &mut Plan) {
-    let doomed = entries.iter().filter(|entry| entry.claim.state < ClaimState::Stopping);
-    plan.stop.extend(doomed.map(|entry| (entry.owner, entry.claim.id, why)));
 }

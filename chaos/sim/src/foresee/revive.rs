@@ -12,7 +12,7 @@ use rialto_protocol::wire;
 
 use super::{ForeseeError, MACHINES_MAX, Newcomers};
 use crate::dice::Dice;
-use crate::executor::{Container, Phase};
+use crate::executor::Container;
 use crate::machine::Machine;
 use crate::world::World;
 
@@ -44,10 +44,13 @@ pub fn revive(snapshot: &Snapshot, newcomers: &[Newcomers], seed: u64) -> Result
     }
     for some in newcomers {
         let like = named(&described, &live, &some.like)?;
-        for number in 1..=some.count {
+        let mut numbers = 1..;
+        for _ in 0..some.count {
             let mut machine = Machine::new(seed, machines.len(), &mut dice);
             let mut own = described[&like].clone();
-            own.name = format!("{}-like-{number}", own.name);
+            let free = |name: &String| machines.iter().all(|machine: &Machine| machine.name != *name);
+            let mut names = numbers.by_ref().map(|number| format!("{}-like-{number}", described[&like].name));
+            own.name = names.find(free).unwrap_or_default();
             own.addresses = vec![format!("203.0.113.{}:7400", machines.len() % 250 + 1)];
             describe(&mut machine, own);
             machines.push(machine);
@@ -88,7 +91,7 @@ fn fill(world: &mut World, at: usize, snapshot: &Snapshot, records: &[Arc<Stored
                 ..TaskSpec::default()
             });
             let started_at = claim.started_at.unwrap_or(wall);
-            machine.executor.live.insert(claim.id, Container { spec, phase: Phase::Running, started_at });
+            machine.executor.live.insert(claim.id, Container::running(spec, started_at));
         }
         let images =
             own.clone().filter(|stored| stored.record.key.kind == Kind::IMAGE && stored.record.value.is_some());
@@ -98,6 +101,7 @@ fn fill(world: &mut World, at: usize, snapshot: &Snapshot, records: &[Arc<Stored
     for stored in own {
         world.promises.durable(0, at, &me, stored, &world.machines[at].executor);
     }
+    world.promises.capacity.concede(at);
 }
 
 /// The same record under a signature of this world's.
@@ -118,8 +122,10 @@ fn describe(machine: &mut Machine, own: Described) {
         addresses: own.addresses,
         labels: own.labels,
         capacity: own.capacity,
+        allows: own.allows,
         version: own.version,
         executor: own.executor,
+        network: own.network.map(|network| network.range),
     });
 }
 

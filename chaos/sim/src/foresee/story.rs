@@ -41,6 +41,8 @@ pub struct Story {
     as_of: u64,
     /// Where each task was when the snapshot was taken.
     initial: Placement,
+    /// Tasks still came and went when it was given up waiting for them to rest.
+    restless: bool,
 }
 
 impl Story {
@@ -63,7 +65,7 @@ impl Story {
             return Err(ForeseeError::TooManyTasks(tasks));
         }
         let dice = Dice::new(questions.seed, "questions");
-        let mut story = Self { world, dice, lose, newcomers, as_of: snapshot.as_of, initial };
+        let mut story = Self { world, dice, lose, newcomers, as_of: snapshot.as_of, initial, restless: false };
         story.gather(members.len())?;
         story.rest(FIRST_REST_MS)?;
         Ok(story)
@@ -105,14 +107,18 @@ impl Story {
             names.sort();
             names
         };
-        let told = outlook(&self.world, &before, under_way);
+        let mut told = outlook(&self.world, &before, under_way);
+        if self.restless {
+            let minutes = (RESTLESS_MS_MAX + HOLD_MS_MAX) / 60_000;
+            told.remarks.push(format!("after {minutes} minutes tasks still come and go: this never comes to rest"));
+        }
         Ok(Outlook {
             seed: questions.seed,
             as_of: rialto_protocol::rfc3339::rfc3339(self.as_of),
             lost: names(&self.lose),
             added: names(&self.newcomers),
             deployed: questions.deploy.iter().map(|(app, _)| app.clone()).collect(),
-            settled_ms,
+            settled_ms: settled_ms.filter(|_| !self.restless),
             simulated_ms: self.world.now_ms() - 1_000,
             ..told
         })
@@ -181,8 +187,11 @@ impl Story {
             if passed < HOLD_MS_MAX && self.up().iter().any(|at| is_held(&self.world, *at)) {
                 // Much is about to move.
                 stirred = now;
-            } else if now - stirred >= quiet_ms || passed >= RESTLESS_MS_MAX + HOLD_MS_MAX {
+            } else if now - stirred >= quiet_ms {
                 return Ok(last);
+            } else if passed >= RESTLESS_MS_MAX + HOLD_MS_MAX {
+                self.restless = true;
+                return Ok(None);
             }
         }
     }

@@ -29,18 +29,30 @@ pub struct Capacity {
     accounts: Vec<BTreeMap<Arc<str>, Open>>,
     /// Promises of identities that are lost: they count for as long as their containers live.
     strays: Vec<Vec<Open>>,
+    /// What a machine that offers less than it did had promised before.
+    conceded: Vec<Resources>,
 }
 
 impl Capacity {
     pub fn new(machines: usize) -> Self {
-        Self { accounts: (0..machines).map(|_| BTreeMap::new()).collect(), strays: vec![Vec::new(); machines] }
+        Self {
+            accounts: (0..machines).map(|_| BTreeMap::new()).collect(),
+            strays: vec![Vec::new(); machines],
+            conceded: vec![Resources::default(); machines],
+        }
+    }
+
+    /// What a machine has promised by now is no broken promise, though it may offer less than that since.
+    pub fn concede(&mut self, machine: usize) {
+        self.conceded[machine] = self.used(machine);
     }
 
     /// Takes note of a durable claim; none: it is forgotten.
     pub fn durable(&mut self, machine: usize, id: &Arc<str>, claim: Option<Claim>) {
         match claim.filter(|claim| !claim.state.has_ended()) {
             Some(claim) => {
-                let ports = claim.ports.iter().map(|port| (port.host, port.protocol.clone())).collect();
+                let ports = claim.ports.iter().filter(|port| !port.ingress);
+                let ports = ports.map(|port| (port.host, port.protocol.clone())).collect();
                 let open = Open { claim: claim.id, need: claim.need, ports, takes_over: claim.takes_over };
                 self.accounts[machine].insert(id.clone(), open);
             }
@@ -67,6 +79,7 @@ impl Capacity {
     /// The sum of what is claimed, and every host port, fit the machine.
     pub fn check(&mut self, machine: usize, capacity: &Resources, executor: &VirtualExecutor) -> Result<(), String> {
         self.strays[machine].retain(|stray| executor.live.contains_key(&stray.claim));
+        let capacity = capacity.most(&self.conceded[machine]);
         let mut used = Resources::default();
         let mut ports = BTreeSet::new();
         for open in self.accounts[machine].values().chain(&self.strays[machine]) {
@@ -117,8 +130,13 @@ impl Capacity {
 
     /// Whether one more task of this need would fit beside a machine's durable claims.
     pub fn has_room(&self, machine: usize, capacity: &Resources, need: &Resources) -> bool {
+        capacity.lacks(&self.used(machine), need).is_none()
+    }
+
+    /// What its durable claims take.
+    pub fn used(&self, machine: usize) -> Resources {
         let mut used = Resources::default();
         self.accounts[machine].values().for_each(|open| used.add(&open.need));
-        capacity.lacks(&used, need).is_none()
+        used
     }
 }

@@ -1,4 +1,5 @@
-//! Of a gang no task is started before there is a durable claim for each.
+//! Of a gang no task is started before there was, at one time, a durable claim for each. (What is lost between that and
+//! the start is replaced one by one.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +15,8 @@ type Name = (AppId, String, u64);
 struct Gang {
     /// By slot, the claims that have not ended.
     claims: BTreeMap<String, BTreeSet<ClaimId>>,
-    /// All its tasks were claimed once: from then on it is a service like any other.
-    begun: bool,
+    /// The most of its tasks that were claimed at one time: from when that was all it is a service like any other.
+    gathered: u32,
 }
 
 /// The gangs whose size is known.
@@ -44,23 +45,24 @@ impl Gangs {
         let held = self.gangs.entry(name.clone()).or_default().claims.entry(claim.task.slot).or_default();
         if claim.state < ClaimState::Stopping {
             held.insert(claim.id);
-            self.members.insert(claim.id, name);
+            self.members.insert(claim.id, name.clone());
         } else {
             held.remove(&claim.id);
+        }
+        if let Some(gang) = self.gangs.get_mut(&name) {
+            gang.gathered = gang.gathered.max(gang.claims.values().filter(|claims| !claims.is_empty()).count() as u32);
         }
     }
 
     /// A container has been made.
     pub fn made(&mut self, claim: ClaimId) -> Result<(), String> {
         let Some(name) = self.members.get(&claim) else { return Ok(()) };
-        let Some(gang) = self.gangs.get_mut(name).filter(|gang| !gang.begun) else { return Ok(()) };
+        let Some(gang) = self.gangs.get(name) else { return Ok(()) };
         let (app, service, _) = name;
         let Some(size) = self.sizes.get(&(app.name.clone(), service.clone())) else { return Ok(()) };
-        let claimed = gang.claims.values().filter(|claims| !claims.is_empty()).count() as u32;
-        gang.begun = true;
-        match claimed >= *size {
+        match gang.gathered >= *size {
             true => Ok(()),
-            false => Err(format!("{}.{service} starts with {claimed} of its {size} tasks claimed", app.name)),
+            false => Err(format!("{}.{service} starts with {} of its {size} tasks claimed", app.name, gang.gathered)),
         }
     }
 }

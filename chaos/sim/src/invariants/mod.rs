@@ -2,16 +2,24 @@
 //! costly ones when the faults are gone.
 
 pub mod acknowledged;
+pub mod addresses;
 pub mod capacity;
 pub mod convergence;
+pub mod cron;
 pub mod finished;
 pub mod gangs;
+pub mod graph;
 pub mod history;
 pub mod owners;
+pub mod priority;
 pub mod resurrection;
+pub mod rollout;
 pub mod room;
 pub mod settles;
+pub mod strict;
 pub mod survivors;
+pub mod usurpers;
+pub mod volumes;
 
 use std::collections::BTreeSet;
 
@@ -25,9 +33,12 @@ use crate::disk::Disk;
 use crate::executor::VirtualExecutor;
 use capacity::Capacity;
 use gangs::Gangs;
+use graph::Graph;
 use history::History;
 use owners::Owners;
 use resurrection::Resurrection;
+use strict::Strict;
+use volumes::Volumes;
 
 /// P1: no machine promises more than it has.
 pub const CAPACITY: &str = "capacity";
@@ -45,8 +56,20 @@ pub const RESURRECTION: &str = "no-resurrection";
 pub const FINISHED: &str = "finished-stays-finished";
 /// P4: everybody holds and believes the same when the faults are gone.
 pub const CONVERGENCE: &str = "convergence";
+/// An address is one task's, and a subnet one machine's.
+pub const ADDRESSES: &str = "addresses-apart";
+/// P4: a claim ends on the word of its machine or of a steward.
+pub const STEWARDS: &str = "stewards-only";
 /// Of a gang no task starts before all are claimed.
 pub const GANGS: &str = "gang-atomic";
+/// A task with a volume runs where the volume is.
+pub const VOLUMES: &str = "volumes-pinned";
+/// Nothing starts before what it waits for.
+pub const GRAPH: &str = "graph-order";
+/// What waits gets room in the order of its ranks.
+pub const PRIORITY: &str = "priority-order";
+/// P5: strict work never overlaps.
+pub const STRICT: &str = "strict-apart";
 /// P7: any surviving subset goes on.
 pub const SURVIVORS: &str = "survivors";
 /// A law of the brain itself: it neither panics, nor spins, nor answers twice.
@@ -66,6 +89,9 @@ pub struct Violation {
 pub struct Promises {
     pub capacity: Capacity,
     pub gangs: Gangs,
+    pub volumes: Volumes,
+    pub graph: Graph,
+    pub strict: Strict,
     pub owners: Owners,
     pub history: History,
     resurrection: Resurrection,
@@ -79,6 +105,9 @@ impl Promises {
         Self {
             capacity: Capacity::new(machines),
             gangs: Gangs::default(),
+            volumes: Volumes::default(),
+            graph: Graph::default(),
+            strict: Strict::default(),
             owners: Owners::default(),
             history: History::default(),
             resurrection: Resurrection::default(),
@@ -101,7 +130,8 @@ impl Promises {
         self.violations.push(Violation { promise, at_ms, text });
     }
 
-    fn judge(&mut self, promise: &'static str, at_ms: u64, result: Result<(), String>) {
+    /// Notes what a judge says.
+    pub(crate) fn judge(&mut self, promise: &'static str, at_ms: u64, result: Result<(), String>) {
         if let Err(text) = result {
             self.broken(promise, at_ms, text);
         }
@@ -143,13 +173,16 @@ impl Promises {
     /// A machine has lost its disk: what it had promised counts for as long as its containers live.
     pub fn renewed(&mut self, machine: usize) {
         self.capacity.renewed(machine);
+        self.volumes.forgot(machine);
     }
 
     /// A machine's disk is what it was once: its owner may use numbers again that it had used.
     pub fn put_back(&mut self, machine: usize, owner: &PeerId, disk: &Disk) {
         self.owners.forked(*owner);
+        self.volumes.forgot(machine);
         self.resurrection.forked(*owner);
         self.history.forked(machine);
+        self.strict.forked(machine);
         self.capacity.put_back(machine, owner, disk);
     }
 
@@ -165,6 +198,8 @@ impl Promises {
         self.judge(CAPACITY, at_ms, result);
         let result = self.gangs.made(claim);
         self.judge(GANGS, at_ms, result);
+        let result = self.graph.made(&task, &self.history, &self.forged);
+        self.judge(GRAPH, at_ms, result);
         let result = self.history.made(at_ms, machine, claim, task, attempt);
         self.judge(RESURRECTION, at_ms, result);
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rialto_protocol::api::{App, TaskRow};
 use rialto_protocol::ids::{AppId, TaskId};
-use rialto_protocol::model::ServiceSpec;
+use rialto_protocol::model::{Guard, ServiceSpec};
 use rialto_protocol::view::{TaskFilter, View};
 
 use crate::World;
@@ -88,13 +88,16 @@ fn containers(world: &World, reader: usize) -> Vec<String> {
         }
     }
     let mut expected = BTreeSet::new();
+    let grants = world.grants_leases();
     for app in wanted(&view) {
         let id = app_id(&app);
         for (name, service) in &app.spec.services {
             for slot in 1..=service.replicas {
                 let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
                 let containers = live.get(&task).map_or(&[][..], Vec::as_slice);
-                if !service.is_batch() {
+                if containers.is_empty() && service.guard() == Some(Guard::Lease) && !grants {
+                    // Nobody can say that it may run.
+                } else if !service.is_batch() {
                     found.extend(
                         kept_up(containers).map(|what| format!("{task} (generation {}) {what}", id.generation)),
                     );

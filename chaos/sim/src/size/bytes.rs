@@ -88,13 +88,13 @@ mod tests {
         let mut scales = Scales::default();
         let vitals =
             Vitals { started: 1, counter: 2, at: 3, used: Default::default(), load_millis: 4, images: Vec::new() };
-        let one = Arc::new(SignedVitals { owner: PeerId([1; 32]), vitals, signature: Signature([2; 64]) });
+        let one = Arc::new(SignedVitals::new(PeerId([1; 32]), vitals, Signature([2; 64])));
         for message in [
             Message::Heartbeat {
                 life: 7,
                 clock: rialto_protocol::brain::Stamp(1_750_000_000_000, 1_000_000, Some((900_000, 400))),
             },
-            Message::Pull { after: vec![(PeerId([1; 32]), 1)] },
+            Message::Pull { after: vec![(PeerId([1; 32]), 1)], on: false },
             Message::Vitals(vec![one.clone(), one]),
         ] {
             let length = wire::encode(&message).len() + HEADER;

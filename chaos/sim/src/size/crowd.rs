@@ -8,6 +8,7 @@ use std::time::Instant;
 use rialto_protocol::event::{Request, TaskReport};
 use rialto_protocol::ids::{ClaimId, PeerId, TaskId, rendezvous};
 use rialto_protocol::ledger::record::Signature;
+use rialto_protocol::model::Health;
 use rialto_protocol::wire::Message;
 use rialto_protocol::{Brain, Config, Effect, Event, Now};
 
@@ -20,6 +21,8 @@ use crate::Dice;
 pub const WALL_MS: u64 = 1_750_000_000_000;
 /// The monotonic clock at the beginning, ms.
 const BEGIN_MS: u64 = 1_000;
+/// What brains hold alike is looked for this often.
+const SHARE_US: u64 = 250_000;
 const COMMIT_US: u64 = 1_000;
 const SIGN_US: u64 = 50;
 const START_US: u64 = 5_000;
@@ -105,6 +108,8 @@ pub struct Crowd {
     pub retired: BTreeSet<usize>,
     /// While the cluster is split: peers below this do not hear those from it on.
     split_at: Option<u32>,
+    /// When the brains look next for what they hold alike.
+    share_us: u64,
 }
 
 impl Crowd {
@@ -112,8 +117,22 @@ impl Crowd {
     pub fn new(seed: u64, standing: &Standing, mut each: impl FnMut(usize)) -> Self {
         let mut dice = Dice::new(seed, "crowd");
         let now = Now { ms: BEGIN_MS, wall: WALL_MS };
-        let mut first = Vec::new();
-        let mut peers: Vec<Peer> = Vec::new();
+        let at = standing.peers.iter().enumerate().map(|(at, id)| (*id, at as u32)).collect();
+        let mut crowd = Self {
+            now_us: BEGIN_MS * 1000,
+            tie: 0,
+            queue: BinaryHeap::new(),
+            peers: Vec::new(),
+            at,
+            dice: Dice::new(seed, "events"),
+            scales: Scales::default(),
+            tally: Tally::default(),
+            watch: None,
+            requests: 0,
+            retired: BTreeSet::new(),
+            split_at: None,
+            share_us: BEGIN_MS * 1000 + SHARE_US,
+        };
         for (at, id) in standing.peers.iter().enumerate() {
             let config = Config {
                 me: *id,
@@ -124,34 +143,16 @@ impl Crowd {
                 minority_hold_ms: Some(60_000),
             };
             // What all hold alike is read, and held, once.
-            let (brain, effects) = match peers.first() {
+            let (brain, effects) = match crowd.peers.first() {
                 None => Brain::new(config, standing.restored(at), now),
                 Some(Peer { brain, .. }) => brain.beside(config, standing.local(at).to_vec(), now),
             };
-            first.push(effects);
             let (wants, linked) = (BTreeSet::new(), BTreeSet::new());
             let live = standing.running(at).iter().map(|run| (run.claim, run.task.clone())).collect();
-            peers.push(Peer { id: *id, brain, armed: None, wants, linked, live });
+            crowd.peers.push(Peer { id: *id, brain, armed: None, wants, linked, live });
+            crowd.perform(at as u32, effects);
+            crowd.begin(at as u32, standing);
             each(at);
-        }
-        let at = standing.peers.iter().enumerate().map(|(at, id)| (*id, at as u32)).collect();
-        let mut crowd = Self {
-            now_us: BEGIN_MS * 1000,
-            tie: 0,
-            queue: BinaryHeap::new(),
-            peers,
-            at,
-            dice,
-            scales: Scales::default(),
-            tally: Tally::default(),
-            watch: None,
-            requests: 0,
-            retired: BTreeSet::new(),
-            split_at: None,
-        };
-        for (peer, effects) in first.into_iter().enumerate() {
-            crowd.perform(peer as u32, effects);
-            crowd.begin(peer as u32, standing);
         }
         crowd
     }
@@ -161,7 +162,7 @@ impl Crowd {
         let at = peer as usize;
         self.ask(at, Request::Describe(description(at)));
         for run in standing.running(at) {
-            let report = TaskReport::Running { image_digest: None, started_at: run.started_at };
+            let report = TaskReport::Running { image_digest: None, started_at: run.started_at, health: Health::None };
             self.feed(peer, Event::Task { claim: run.claim, report });
         }
         // Daemons do not start on the same microsecond.
@@ -209,9 +210,20 @@ impl Crowd {
         while self.queue.peek().is_some_and(|next| next.0.at_us <= until) {
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now_us = next.at_us;
+            if self.share_us <= self.now_us {
+                self.share_us = self.now_us + SHARE_US;
+                self.share();
+            }
             self.happen(next.what);
         }
         self.now_us = until;
+    }
+
+    /// What all have read alike, each for itself, is held once again.
+    fn share(&mut self) {
+        if let Some((first, others)) = self.peers.split_first_mut() {
+            others.iter_mut().for_each(|peer| peer.brain.share(&first.brain));
+        }
     }
 
     /// Asks a peer for something.
@@ -399,7 +411,8 @@ impl Crowd {
                 Effect::Links { peers } => self.wants(peer, peers.iter().map(|(peer, _)| *peer)),
                 Effect::Start { claim, spec } => {
                     self.peers[peer as usize].live.insert(claim, spec.task.clone());
-                    let report = TaskReport::Running { image_digest: None, started_at: self.now().wall };
+                    let report =
+                        TaskReport::Running { image_digest: None, started_at: self.now().wall, health: Health::None };
                     self.tell(peer, START_US, Event::Task { claim, report });
                 }
                 Effect::Stop { claim, .. } => {
@@ -415,6 +428,8 @@ impl Crowd {
                 | Effect::Forget { .. }
                 | Effect::Reply { .. }
                 | Effect::Changed { .. }
+                | Effect::Acquire { .. }
+                | Effect::Release { .. }
                 | Effect::Note { .. } => {}
             }
         }

@@ -51,8 +51,8 @@ pub struct Run {
 
 /// What a driver tells of one machine of the crowd.
 pub fn description(at: usize) -> Description {
-    let Machine { name, addresses, labels, capacity, version, executor, .. } = machine(at, AGE_MS);
-    Description { name, addresses, labels, capacity, version, executor }
+    let Machine { name, addresses, labels, capacity, allows, version, executor, .. } = machine(at, AGE_MS);
+    Description { name, addresses, labels, capacity, allows, version, executor, network: None }
 }
 
 impl Standing {
@@ -160,6 +160,7 @@ fn machine(at: usize, wall: u64) -> Machine {
         addresses: vec![format!("10.{}.{}.{}:7400", at >> 16, (at >> 8) & 255, at & 255)],
         labels: BTreeMap::from([("rack".into(), format!("r{}", at / RACK))]),
         capacity: Resources::of(16_000, 64 << 30),
+        allows: Vec::new(),
         protocol: rialto_protocol::wire::PROTOCOL,
         version: "0.1.0".into(),
         life: 1,
@@ -167,6 +168,7 @@ fn machine(at: usize, wall: u64) -> Machine {
         draining: false,
         restarting_until: None,
         executor: Executor::Null,
+        network: None,
     }
 }
 
@@ -177,7 +179,7 @@ pub fn service(replicas: u32) -> ServiceSpec {
         command: vec!["serve".into()],
         replicas,
         reservations: Resources::of(100, 64 << 20),
-        ports: vec![PortSpec { container: 80, host: None, protocol: "tcp".into(), name: None }],
+        ports: vec![PortSpec { container: 80, host: None, protocol: "tcp".into(), ..PortSpec::default() }],
         ..ServiceSpec::default()
     }
 }
@@ -186,7 +188,8 @@ fn claim(app: &AppId, service: &ServiceSpec, slot: usize, port: u16, wall: u64, 
     let mut need = service.need();
     need.set(Resources::port(port), 1);
     let task = TaskId { app: app.clone(), service: "web".into(), slot: slot.to_string() };
-    let binding = rialto_protocol::model::PortBinding { name: None, host: port, container: 80, protocol: "tcp".into() };
+    let binding =
+        rialto_protocol::model::PortBinding { host: port, container: 80, protocol: "tcp".into(), ..Default::default() };
     let claim = Claim {
         id: ClaimId(dice.bytes()),
         task: task.clone(),

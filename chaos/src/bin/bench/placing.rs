@@ -46,12 +46,12 @@ pub fn measure(figures: &mut Figures, samples: usize) -> Result<()> {
 }
 
 /// A client that asks this machine's peer alone.
-fn client(machine: &Machine) -> Client {
+pub fn client(machine: &Machine) -> Client {
     Client::new(vec![Endpoint::Socket(machine.socket())], None)
 }
 
 /// A service of tasks that end at once and are finished then.
-fn spec(replicas: u32, single_run: bool) -> AppSpec {
+pub fn spec(replicas: u32, single_run: bool) -> AppSpec {
     let service = ServiceSpec {
         image: "host".into(),
         command: vec!["true".into()],

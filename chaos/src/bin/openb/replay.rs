@@ -157,7 +157,8 @@ impl<'a> Replay<'a> {
             app: solicit.app.clone(),
             service: SERVICE.into(),
             revision: 1,
-            slots: vec![Slot { slot: "1".into(), attempt: 1 }],
+            former: None,
+            slots: vec![Slot { slot: "1".into(), attempt: 1, of: 0 }],
             solicit: Arc::new(solicit),
             wanted: self.settings.bids,
             asked: asked.iter().copied().collect::<BTreeSet<_>>(),
@@ -261,6 +262,7 @@ fn machine(host: &Host) -> Machine {
         addresses: Vec::new(),
         labels: host.labels.clone(),
         capacity: host.capacity.clone(),
+        allows: Vec::new(),
         protocol: 1,
         version: String::new(),
         life: 1,
@@ -268,6 +270,7 @@ fn machine(host: &Host) -> Machine {
         draining: false,
         restarting_until: None,
         executor: Executor::Null,
+        network: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use rialto_protocol::api::TaskRow;
 use rialto_protocol::model::AppSpec;
 
+use crate::commands::ps::state;
 use crate::output::{one_line, say};
 
 /// The most reasons that are said.
@@ -54,8 +55,9 @@ impl Progress {
 
     fn look(&mut self, rows: &[TaskRow], remarks: &[String]) -> New {
         let mut running: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.state == "running" || row.state == "exited" && row.exit_code == Some(0))
-        {
+        let is_fit = |row: &&TaskRow| row.health.as_deref().is_none_or(|health| health == "healthy");
+        let counts = |row: &&TaskRow| row.state == "running" || row.state == "exited" && row.exit_code == Some(0);
+        for row in rows.iter().filter(counts).filter(is_fit) {
             running.entry(&row.service).or_default().insert(&row.slot);
         }
         let counts = self.wanted.iter().map(|(name, wanted)| {
@@ -66,8 +68,13 @@ impl Progress {
         // What was stopped or gave way was meant to.
         let is_news = |row: &&TaskRow| !["running", "stopped", "superseded"].contains(&row.state.as_str());
         let of_rows = rows.iter().filter(is_news).filter_map(|row| {
-            let reason = row.reason.as_ref()?;
-            Some(format!("{} is {}: {}", row.task, row.state, one_line(reason)))
+            match (&row.reason, row.exit_code) {
+                (Some(reason), _) => Some(format!("{} is {}: {}", row.task, row.state, one_line(reason))),
+                // Work that was to end has ended well.
+                (None, Some(0)) => None,
+                (None, Some(_)) => Some(format!("{} {}", row.task, state(row))),
+                (None, None) => None,
+            }
         });
         let mut reasons = Vec::new();
         for reason in of_rows.chain(remarks.iter().map(|remark| one_line(remark))) {
@@ -128,8 +135,10 @@ mod tests {
             claim: None,
             reason: reason.map(Into::into),
             oom_killed: false,
+            health: None,
             outdated: false,
             lost: false,
+            done: false,
             accepted_at: None,
             ended_at: None,
         };

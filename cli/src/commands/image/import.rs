@@ -102,6 +102,8 @@ fn pack(folder: &Path, to: &mut Pieces) -> io::Result<()> {
     let mut archive = tar::Builder::new(to);
     // What is sent are contents: links would name files of this machine.
     archive.follow_symlinks(true);
+    // Holes of files go as the zeros that they read as: a peer takes no sparse files.
+    archive.sparse(false);
     archive.append_dir_all(".", folder)?;
     archive.finish()
 }

@@ -79,8 +79,10 @@ mod tests {
             claim: None,
             reason: Some("because".into()),
             oom_killed: false,
+            health: None,
             outdated: false,
             lost: false,
+            done: false,
             accepted_at: None,
             ended_at: None,
         }

@@ -9,6 +9,7 @@ use futures::stream::{BoxStream, StreamExt};
 use rialto_protocol::ids::{PeerId, rendezvous};
 
 use super::blob::Digest;
+use super::logins::log_in;
 use super::manifest::Named;
 use super::name::Reference;
 use super::registry::{Registry, RegistryError};
@@ -101,8 +102,14 @@ impl Source<'_> {
 
 impl<'a> Sources<'a> {
     /// Of an image that some peers have, and perhaps a registry.
-    pub fn new(images: &Images, image: &'a str, holders: &[PeerId], fetch: &'a dyn Fetch) -> Result<Self, ImageError> {
-        let endpoints = images.0.registries.endpoints(&Reference::parse(image)?)?;
+    pub async fn new(
+        images: &Images,
+        image: &'a str,
+        holders: &[PeerId],
+        fetch: &'a dyn Fetch,
+    ) -> Result<Self, ImageError> {
+        let mut endpoints = images.0.registries.endpoints(&Reference::parse(image)?)?;
+        log_in(&mut endpoints, &*images.0.logins).await;
         let opened = endpoints.into_iter().map(|endpoint| Registry::new(&images.0.connections, endpoint));
         let registries = opened.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { image, fetch, holders: holders.to_vec(), together: None, registries })

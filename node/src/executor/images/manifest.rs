@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use rialto_protocol::model::health::{HealthCheck, HealthTest};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -178,5 +179,25 @@ fn architecture() -> &'static str {
         "aarch64" => "arm64",
         "x86" => "386",
         other => other,
+    }
+}
+
+impl From<Healthcheck> for HealthCheck {
+    fn from(check: Healthcheck) -> Self {
+        let ms = |nanoseconds: u64| (nanoseconds > 0).then_some(nanoseconds / 1_000_000);
+        let test = match check.test.split_first() {
+            Some((kind, _)) if kind == "NONE" => Some(HealthTest::Nothing),
+            Some((kind, words)) if kind == "CMD" && !words.is_empty() => Some(HealthTest::Command(words.to_vec())),
+            Some((kind, [line, ..])) if kind == "CMD-SHELL" => Some(HealthTest::Shell(line.clone())),
+            _ => None,
+        };
+        Self {
+            test,
+            interval_ms: ms(check.interval),
+            timeout_ms: ms(check.timeout),
+            retries: u32::try_from(check.retries).ok().filter(|retries| *retries > 0),
+            start_period_ms: ms(check.start_period),
+            start_interval_ms: ms(check.start_interval),
+        }
     }
 }

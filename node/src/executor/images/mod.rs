@@ -20,6 +20,7 @@ mod gc;
 mod inherit;
 mod intake;
 mod layers;
+mod logins;
 mod manifest;
 mod members;
 mod name;
@@ -47,6 +48,8 @@ pub use fetch::{Bytes, Fetch, Together};
 use gc::Leases;
 pub use gc::{Freed, Lease};
 pub use intake::Naming;
+use logins::NoLogins;
+pub use logins::{Login, Logins};
 use manifest::Manifest;
 pub use manifest::{Config, Healthcheck};
 use name::check_name;
@@ -113,9 +116,11 @@ fn imported() -> Origin {
 }
 
 /// What a store is told by its machine's configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     pub registries: Registries,
+    /// What people have logged in with; `None`: nobody has.
+    pub logins: Option<Arc<dyn Logins>>,
     /// Of what one image may unpack to: tests ask for less.
     pub bytes_max: Option<u64>,
     pub entries_max: Option<u64>,
@@ -133,6 +138,7 @@ struct Store {
     tasks: PathBuf,
     free_bytes_min: Option<u64>,
     registries: Registries,
+    logins: Arc<dyn Logins>,
     connections: Connections,
     /// The most bytes, and entries, that one image may unpack to.
     bounds: (u64, u64),
@@ -166,12 +172,13 @@ impl Images {
             let _ = fs::remove_dir_all(folder.join("layers").join(marker.file_name()));
             fs::remove_file(marker.path())?;
         }
-        let Settings { registries, bytes_max, entries_max, free_bytes_min } = settings;
+        let Settings { registries, logins, bytes_max, entries_max, free_bytes_min } = settings;
         Ok(Self(Arc::new(Store {
             tasks: folder.with_file_name("tasks"),
             free_bytes_min,
             folder,
             registries,
+            logins: logins.unwrap_or_else(|| Arc::new(NoLogins)),
             connections: Connections::default(),
             bounds: (bytes_max.unwrap_or(IMAGE_BYTES_MAX), entries_max.unwrap_or(ENTRIES_MAX)),
             unpacking: Mutex::default(),
@@ -274,7 +281,9 @@ impl Images {
             environment: config.environment,
             working_dir: config.working_dir,
             user: config.user,
+            volumes: config.volumes,
             stop_signal: config.stop_signal,
+            health: config.healthcheck.map(Into::into),
         }));
         Ok((image, lease))
     }

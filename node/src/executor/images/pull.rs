@@ -9,8 +9,12 @@ use rialto_protocol::ids::PeerId;
 
 use super::blob::Digest;
 use super::fetch::{Bytes, Fetch, Source, Sources};
+use super::logins::Login;
 use super::manifest::{Config, Manifest, Named, choices, is_index};
+use super::name::Reference;
 use super::progress::{LayerState, Progress};
+use super::registries::Endpoint;
+use super::registry::Registry;
 use super::{IMAGE_BYTES_MAX, ImageError, ImageInfo, Images, Lease, Origin, blocking, read_document};
 use crate::executor::folder::Image;
 
@@ -48,7 +52,7 @@ impl Images {
                 let pull = self.pulling(name);
                 let _turn = pull.turn.lock().await;
                 if self.held(name, digest.as_ref()).is_none() {
-                    let mut sources = Sources::new(self, name, from, fetch)?;
+                    let mut sources = Sources::new(self, name, from, fetch).await?;
                     sources.together = fetch.together(name).await;
                     self.bring(digest.as_ref(), &sources, &pull.progress).await?;
                 }
@@ -68,8 +72,8 @@ impl Images {
     pub async fn pull(&self, name: &str, from: &[PeerId], fetch: &dyn Fetch) -> Result<ImageInfo, ImageError> {
         let pull = self.pulling(name);
         let _turn = pull.turn.lock().await;
-        let holders = Sources::new(self, name, from, fetch)?;
-        let registry = Sources { holders: Vec::new(), ..Sources::new(self, name, &[], fetch)? };
+        let holders = Sources::new(self, name, from, fetch).await?;
+        let registry = Sources { holders: Vec::new(), ..Sources::new(self, name, &[], fetch).await? };
         let mut reasons = Vec::new();
         for source in registry.of_manifest().chain(holders.holders.iter().map(|peer| Source::Holder(*peer))) {
             match self.bring_by(None, &source, &holders, &pull.progress).await {
@@ -78,6 +82,12 @@ impl Images {
             }
         }
         Err(nowhere(reasons))
+    }
+
+    /// Whether a registry opens to somebody. `registry` is `HOST[:PORT]`.
+    pub async fn enter(&self, registry: &str, login: Login) -> Result<(), ImageError> {
+        let endpoint = Endpoint { credentials: Some(login.into()), ..self.0.registries.door(registry)? };
+        Ok(Registry::new(&self.0.connections, endpoint)?.enter().await?)
     }
 
     /// How far an image is on its way; also before anybody has begun to fetch it.
@@ -92,13 +102,13 @@ impl Images {
         if bytes > IMAGE_BYTES_MAX {
             return Err(ImageError::Invalid("no blob is that large".into()));
         }
-        if !self.has_blob(&blob.digest) && Sources::new(self, name, &[], &())?.registries.is_empty() {
+        if !self.has_blob(&blob.digest) && self.0.registries.endpoints(&Reference::parse(name)?)?.is_empty() {
             return Err(ImageError::Missing("it is not here, and no registry has it".into()));
         }
         let (images, name, wanted) = (self.clone(), name.to_owned(), blob.clone());
         let fetching = tokio::spawn(async move {
             // It goes on when the one who asked is gone: others will ask, too.
-            let sources = Sources::new(&images, &name, &[], &())?;
+            let sources = Sources::new(&images, &name, &[], &()).await?;
             images.obtain(&wanted, &sources, &Progress::default()).await
         });
         Ok(super::follow::follow(self.clone(), blob, fetching))

@@ -89,6 +89,12 @@ impl Registries {
         mirrors.iter().chain([registry]).map(|host| self.endpoint(host, &there)).collect()
     }
 
+    /// A registry, whatever it has.
+    pub fn door(&self, registry: &str) -> Result<Endpoint, ImageError> {
+        let nothing = Reference { registry: None, repository: String::new(), version: String::new(), digest: None };
+        self.endpoint(registry, &nothing)
+    }
+
     fn endpoint(&self, name: &str, there: &Reference) -> Result<Endpoint, ImageError> {
         let special = self.host.get(name).cloned().unwrap_or_default();
         let host = if name == DOCKER_HUB { DOCKER_HUB_HOST } else { name };

@@ -172,12 +172,20 @@ impl Registry {
         Ok((from, data.boxed()))
     }
 
-    /// An answer that is a success, once let in.
+    /// Whether it opens to the credentials.
+    pub async fn enter(&self) -> Result<(), RegistryError> {
+        self.ask(&format!("{}/v2/", self.endpoint.base), HeaderMap::new()).await.map(drop)
+    }
+
     async fn get(&self, path: &str, headers: HeaderMap) -> Result<Response, RegistryError> {
         let Endpoint { base, repository, .. } = &self.endpoint;
-        let url = format!("{base}/v2/{repository}/{path}");
+        self.ask(&format!("{base}/v2/{repository}/{path}"), headers).await
+    }
+
+    /// An answer that is a success, once let in.
+    async fn ask(&self, url: &str, headers: HeaderMap) -> Result<Response, RegistryError> {
         let ask = |granted: Option<HeaderValue>| {
-            let request = self.http.request(Method::GET, &url).headers(headers.clone());
+            let request = self.http.request(Method::GET, url).headers(headers.clone());
             match granted {
                 Some(granted) => request.header(AUTHORIZATION, granted),
                 None => request,
@@ -232,7 +240,10 @@ impl Registry {
         }
         let scope = format!("repository:{}:pull", self.endpoint.repository);
         let service = service.unwrap_or_default();
-        let mut fields = vec![("scope", scope.as_str()), ("service", service.as_str())];
+        let mut fields = vec![("service", service.as_str())];
+        if !self.endpoint.repository.is_empty() {
+            fields.push(("scope", scope.as_str()));
+        }
         let request = match &self.endpoint.credentials {
             Some(Credentials::Identity(token)) => {
                 fields.extend([("grant_type", "refresh_token"), ("client_id", "rialto"), ("refresh_token", token)]);
@@ -263,7 +274,7 @@ impl Registry {
             StatusCode::UNAUTHORIZED if self.endpoint.credentials.is_none() => Err(self.no_credentials()),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let said = self.words(response).await;
-                Err(RegistryError::Denied(format!("it denies it to the credentials of this machine{said}")))
+                Err(RegistryError::Denied(format!("it denies it to the credentials that it was shown{said}")))
             }
             _ => {
                 let said = format!("it answers {status}{}", self.words(response).await);

@@ -17,12 +17,13 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    pub fn new(folder: &Folder, bytes_max: u64, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
-        for end in [&stdout, &stderr] {
+    /// `streams`: what is read, and as which stream it is written down.
+    pub fn new(folder: &Folder, bytes_max: u64, streams: Vec<(Stream, OwnedFd)>) -> io::Result<Self> {
+        for (_, end) in &streams {
             fcntl(end.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         Ok(Self {
-            open: vec![(Stream::Stdout, stdout.into()), (Stream::Stderr, stderr.into())],
+            open: streams.into_iter().map(|(stream, end)| (stream, end.into())).collect(),
             log: Writer::create(folder.path(), bytes_max)?,
             buffer: vec![0; FRAME_BYTES_MAX],
         })
@@ -35,7 +36,7 @@ impl Outputs {
 
     /// Copies what is there now, by at most `reads_max` reads of each stream: a task that never
     /// pauses must not keep the shim from everything else.
-    pub fn copy(&mut self, reads_max: usize) {
+    pub fn copy(&mut self, reads_max: usize, mut show: impl FnMut(Stream, &[u8])) {
         let Self { open, log, buffer } = self;
         open.retain_mut(|(stream, pipe)| {
             for _ in 0..reads_max {
@@ -43,7 +44,10 @@ impl Outputs {
                     // Nobody holds the other end any more.
                     Ok(0) => return false,
                     // A full disk loses output; the task goes on.
-                    Ok(count) => drop(log.write(*stream, &buffer[..count], wall_ms())),
+                    Ok(count) => {
+                        let _ = log.write(*stream, &buffer[..count], wall_ms());
+                        show(*stream, &buffer[..count]);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
                 }

@@ -25,6 +25,8 @@ struct Visitor {
     watches: bool,
     /// Wants to know when the log reaches beyond this.
     awaits: Option<u64>,
+    /// Wants to be attached to the task's streams.
+    attaches: bool,
     gone: bool,
 }
 
@@ -32,6 +34,7 @@ struct Visitor {
 pub enum Order {
     Stop { grace_ms: u64 },
     Kill { signal: i32 },
+    Renew { until_ms: u64 },
 }
 
 impl Visitors {
@@ -62,7 +65,14 @@ impl Visitors {
             let is_root =
                 getsockopt(&stream, PeerCredentials).is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw());
             if is_root && self.present.len() < VISITORS_MAX && stream.set_nonblocking(true).is_ok() {
-                self.present.push(Visitor { stream, read: Vec::new(), watches: false, awaits: None, gone: false });
+                self.present.push(Visitor {
+                    stream,
+                    read: Vec::new(),
+                    watches: false,
+                    awaits: None,
+                    attaches: false,
+                    gone: false,
+                });
             }
         }
         let mut orders = Vec::new();
@@ -74,6 +84,13 @@ impl Visitors {
         }
         self.present.retain(|visitor| !visitor.gone);
         orders
+    }
+
+    /// Those who are to be attached leave the others.
+    pub fn leaving(&mut self) -> Vec<UnixStream> {
+        let (leaving, staying) = std::mem::take(&mut self.present).into_iter().partition(|visitor| visitor.attaches);
+        self.present = staying;
+        leaving.into_iter().map(|visitor: Visitor| visitor.stream).collect()
     }
 
     /// Tells those who wait for output that there is some.
@@ -122,8 +139,14 @@ impl Visitor {
                 self.awaits = Some(after);
                 return None;
             }
-            Ask::Stop { .. } | Ask::Kill { .. } if ended => (Answer::Done, None),
+            Ask::Attach if matches!(state, State::Running { .. }) => {
+                self.attaches = true;
+                (Answer::Done, None)
+            }
+            Ask::Attach => (Answer::Refused { reason: "the task does not run".into() }, None),
+            Ask::Stop { .. } | Ask::Kill { .. } | Ask::Renew { .. } if ended => (Answer::Done, None),
             Ask::Stop { grace_ms } => (Answer::Done, Some(Order::Stop { grace_ms })),
+            Ask::Renew { until_ms } => (Answer::Done, Some(Order::Renew { until_ms })),
             Ask::Kill { signal } if (1..=64).contains(&signal) => (Answer::Done, Some(Order::Kill { signal })),
             Ask::Kill { signal } => (Answer::Refused { reason: format!("there is no signal {signal}") }, None),
             Ask::Unknown => (Answer::Refused { reason: "this shim does not know that verb".into() }, None),

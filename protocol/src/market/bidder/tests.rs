@@ -1,5 +1,6 @@
 use super::*;
 use crate::ids::AppId;
+use crate::model::{NetworkMode, PortSpec};
 
 const STEWARD: PeerId = PeerId([9; 32]);
 
@@ -84,9 +85,10 @@ fn a_waiting_call_is_declined_at_its_deadline() {
 
 #[test]
 fn ports_differ_from_each_other_and_from_what_is_taken() {
-    let bidder = Bidder::default();
-    let any = PortSpec { container: 80, host: None, protocol: "tcp".into(), name: None };
+    let mut bidder = Bidder::default();
+    let any = PortSpec { container: 80, host: None, protocol: "tcp".into(), ..PortSpec::default() };
     let fixed = PortSpec { host: Some(20_000), ..any.clone() };
-    let ports = bidder.ports(&[any.clone(), fixed, any], 0, &BTreeSet::from([20_001])).unwrap();
-    assert_eq!(ports.iter().map(|port| port.host).collect::<Vec<_>>(), [20_002, 20_000, 20_003]);
+    let taken = &mut BTreeSet::from([20_001]);
+    let doors = bidder.doors(NetworkMode::Task, &[any.clone(), fixed, any], 0, taken).unwrap();
+    assert_eq!(doors.ports.iter().map(|port| port.host).collect::<Vec<_>>(), [20_002, 20_000, 20_003]);
 }

@@ -1,0 +1,101 @@
+//! Who uses a volume. A task holds each of its volumes, together with others, for as long as its shim lives; whoever
+//! replaces what lies in one holds it alone. The kernel lets go of what a process held, however that ends.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Beside a volume's data.
+const LOCK: &str = "lock";
+
+/// A volume that is held: until this is dropped.
+#[derive(Debug)]
+pub struct Held(Flock<File>);
+
+impl Held {
+    /// Lets others hold it, too.
+    fn share(self) -> io::Result<Self> {
+        self.0.relock(FlockArg::LockShared)?;
+        Ok(self)
+    }
+}
+
+/// Holds a volume alone; none: somebody else holds it. `volume` is the folder around its data.
+pub fn alone(volume: &Path) -> io::Result<Option<Held>> {
+    match Flock::lock(open(volume)?, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(Some(Held(held))),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+/// Holds a volume together with others, once nobody holds it alone. Whoever comes first makes it ready before anybody
+/// else has it; an empty one that others use is as they want it.
+pub fn shared(volume: &Path, ready: impl FnOnce() -> io::Result<()>) -> io::Result<Held> {
+    if let Some(first) = alone(volume)? {
+        ready()?;
+        return first.share();
+    }
+    // Who makes it ready is waited for. One that has failed at it leaves that to the next.
+    let held = Held(Flock::lock(open(volume)?, FlockArg::LockShared).map_err(|(_, errno)| io::Error::from(errno))?);
+    match held.0.relock(FlockArg::LockExclusiveNonblock) {
+        Ok(()) => {
+            ready()?;
+            held.share()
+        }
+        Err(Errno::EWOULDBLOCK) => held.share(),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn open(volume: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(volume.join(LOCK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_replaces_a_volume_has_it_alone() {
+        let volume = tempfile::tempdir().unwrap();
+        let mut made = 0;
+        let first = shared(volume.path(), || {
+            made += 1;
+            Ok(())
+        })
+        .unwrap();
+        let second = shared(volume.path(), || {
+            made += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(made, 1, "the second finds it ready");
+        assert!(alone(volume.path()).unwrap().is_none());
+        drop(first);
+        assert!(alone(volume.path()).unwrap().is_none());
+        drop(second);
+        let alone_now = alone(volume.path()).unwrap();
+        assert!(alone_now.is_some() && alone(volume.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn who_comes_later_waits_for_who_makes_it_ready() {
+        let volume = tempfile::tempdir().unwrap();
+        let first = alone(volume.path()).unwrap().unwrap();
+        let (said, hear) = std::sync::mpsc::channel();
+        let path = volume.path().to_path_buf();
+        let second = std::thread::spawn(move || {
+            let held = shared(&path, || Ok(()));
+            said.send(()).unwrap();
+            held
+        });
+        assert!(hear.recv_timeout(std::time::Duration::from_millis(50)).is_err());
+        drop(first);
+        hear.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        second.join().unwrap().unwrap();
+    }
+}

@@ -1,1 +1,0 @@
-//! Brains that know of machines and an app, and what they say about it.
