@@ -5,18 +5,19 @@
 //! by index, joint changes of voters, learners), and has carried TiKV for years. Of its two encodings the one by prost
 //! is taken. Its only chance is the time until an election, which is given to it here from a seed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod log;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use prost_of_raft as prost;
 use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
-    Message, MessageType, Snapshot,
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Entry, EntryType, HardState, Message,
+    MessageType, Snapshot,
 };
-use raft::util::limit_size;
-use raft::{
-    Config, GetEntriesContext, ProgressState, RaftState, RawNode, SnapshotStatus, StateRole, Storage, StorageError,
-};
+use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
+
+use log::Log;
 
 /// How often [`Consensus::tick`] is to be called, ms.
 pub const TICK_MS: u64 = 50;
@@ -31,9 +32,6 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
 /// The most messages with entries on their way to one voter.
 const INFLIGHT_MAX: usize = 256;
-/// Entries that are kept behind a snapshot, for voters that lag a little.
-const ENTRIES_KEPT: u64 = 1024;
-const ENTRIES_KEPT_BYTES: usize = 8 << 20;
 /// A voter that lacks more entries than these is not ready to vote.
 const LAG_MAX: u64 = 512;
 
@@ -250,7 +248,9 @@ impl Consensus {
         }
         let caught_up = |node: &u64| {
             let last = self.raw.raft.raft_log.last_index();
-            self.raw.raft.prs().get(*node).is_some_and(|there| there.recent_active && there.matched + LAG_MAX > last)
+            // The library counts a newcomer as active until it finds out: only what it has taken shows that it is there.
+            let has_enough = |matched: u64| matched > 0 && matched + LAG_MAX > last;
+            self.raw.raft.prs().get(*node).is_some_and(|there| there.recent_active && has_enough(there.matched))
         };
         if !voters.contains(&self.raw.raft.id) {
             // Whoever is to go hands over first: the library does not bear a leader that is no voter.
@@ -395,6 +395,11 @@ impl Consensus {
         }
     }
 
+    /// Nothing is known here of any group.
+    pub fn is_blank(&self) -> bool {
+        self.raw.raft.raft_log.last_index() == 0
+    }
+
     /// Whether a node votes or learns.
     pub fn knows(&self, node: u64) -> bool {
         self.raw.raft.prs().get(node).is_some()
@@ -466,138 +471,4 @@ fn mixed(seed: u64) -> u64 {
 
 fn encoded(messages: Vec<Message>) -> Vec<(u64, Vec<u8>)> {
     messages.into_iter().map(|message| (message.to, message.encode_to_vec())).collect()
-}
-
-/// The log in memory: what Raft reads. What is on the disk is at most behind it.
-#[derive(Default)]
-struct Log {
-    hard: HardState,
-    snapshot: Snapshot,
-    /// Behind `trimmed`, without gaps.
-    entries: VecDeque<Entry>,
-    /// Index and term of the last entry that is not here any more.
-    trimmed: (u64, u64),
-}
-
-impl Log {
-    fn restore(saved: &Saved) -> Result<Self, Damaged> {
-        let damaged = |error: prost::DecodeError| Damaged(error.to_string());
-        let mut log = Self::default();
-        if let Some(hard) = &saved.hard {
-            log.hard = HardState::decode(hard.as_slice()).map_err(damaged)?;
-        }
-        if let Some(snapshot) = &saved.snapshot {
-            log.snapshot = Snapshot::decode(snapshot.as_slice()).map_err(damaged)?;
-        }
-        let metadata = log.snapshot.get_metadata();
-        let (index, term) = (metadata.index, metadata.term);
-        log.trimmed = (index, term);
-        for (at, bytes) in &saved.entries {
-            let entry = Entry::decode(bytes.as_slice()).map_err(damaged)?;
-            let expected = log.entries.back().map(|last| last.index + 1);
-            if entry.index != *at || expected.is_some_and(|expected| expected != *at) {
-                return Err(Damaged(format!("entry {at} is not where it belongs")));
-            }
-            log.entries.push_back(entry);
-        }
-        let Some(first) = log.entries.front().map(|entry| entry.index) else { return Ok(log) };
-        if first > index + 1 {
-            return Err(Damaged(format!("entries {} to {} are missing", index + 1, first - 1)));
-        }
-        if first <= index {
-            // Those up to the snapshot are kept for others; the first of them tells the term of what went before.
-            let term = log.entries.pop_front().map_or(0, |entry| entry.term);
-            log.trimmed = (first, term);
-        }
-        Ok(log)
-    }
-
-    fn last(&self) -> u64 {
-        self.entries.back().map_or(self.trimmed.0, |entry| entry.index)
-    }
-
-    fn install(&mut self, snapshot: Snapshot) {
-        let metadata = snapshot.get_metadata();
-        self.trimmed = (metadata.index, metadata.term);
-        self.entries.clear();
-        self.snapshot = snapshot;
-    }
-
-    fn append(&mut self, entries: Vec<Entry>) {
-        let Some(first) = entries.first().map(|entry| entry.index) else { return };
-        self.entries.truncate(first.saturating_sub(self.trimmed.0 + 1) as usize);
-        self.entries.extend(entries);
-    }
-
-    /// The last entry that nobody needs who lags but a little.
-    fn keep_from(&self, applied: u64) -> u64 {
-        let behind = self.entries.iter().rev().skip_while(|entry| entry.index > applied);
-        let mut bytes = 0;
-        let kept = behind.take(ENTRIES_KEPT as usize).take_while(|entry| {
-            bytes += entry.data.len();
-            bytes <= ENTRIES_KEPT_BYTES
-        });
-        applied - kept.count() as u64
-    }
-
-    fn trim(&mut self, to: u64) {
-        while let Some(entry) = self.entries.front().filter(|entry| entry.index <= to) {
-            self.trimmed = (entry.index, entry.term);
-            self.entries.pop_front();
-        }
-    }
-}
-
-impl Storage for Log {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        let conf: ConfState = self.snapshot.get_metadata().get_conf_state().clone();
-        Ok(RaftState { hard_state: self.hard.clone(), conf_state: conf })
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
-        if low <= self.trimmed.0 {
-            return Err(raft::Error::Store(StorageError::Compacted));
-        }
-        let at = |index: u64| (index - self.trimmed.0 - 1) as usize;
-        if at(high) > self.entries.len() {
-            return Err(raft::Error::Store(StorageError::Unavailable));
-        }
-        let mut found: Vec<Entry> = self.entries.range(at(low)..at(high)).cloned().collect();
-        limit_size(&mut found, max_size.into());
-        Ok(found)
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        let metadata = self.snapshot.get_metadata();
-        match index {
-            index if index == self.trimmed.0 => Ok(self.trimmed.1),
-            index if index == metadata.index => Ok(metadata.term),
-            index if index < self.trimmed.0 => Err(raft::Error::Store(StorageError::Compacted)),
-            index => {
-                let entry = self.entries.get((index - self.trimmed.0 - 1) as usize);
-                entry.map(|entry| entry.term).ok_or(raft::Error::Store(StorageError::Unavailable))
-            }
-        }
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.trimmed.0 + 1)
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.last())
-    }
-
-    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
-        if self.snapshot.get_metadata().index < request_index {
-            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
-        }
-        Ok(self.snapshot.clone())
-    }
 }

@@ -1,5 +1,6 @@
 //! One replica of the group: [`Replica::handle`] takes what happens, [`Replica::flush`] says what is to be done.
 
+mod anew;
 mod leading;
 mod reading;
 
@@ -53,7 +54,10 @@ pub enum Input {
     /// What was sent to a node was lost.
     Unreachable(u64),
     /// The write of this number is on the disk, and everything before it.
-    Persisted(u64),
+    Persisted {
+        epoch: u64,
+        number: u64,
+    },
     /// Somebody wants something that only the leader can do.
     Ask {
         ticket: Ticket,
@@ -66,6 +70,8 @@ pub enum Input {
     },
     /// What news say of all peers.
     Candidates(Vec<Candidate>),
+    /// A person says that the others are gone for good: the group is made anew, of this replica alone.
+    ForceNew,
 }
 
 /// What is to be done, in this order.
@@ -73,6 +79,8 @@ pub enum Input {
 pub enum Output {
     Send { to: u64, bytes: Vec<u8> },
     Write(Writes),
+    /// Everything that was written goes, and this is there instead; writes from here on belong to this epoch.
+    Replace { epoch: u64, saved: Saved },
     Answer { ticket: Ticket, answer: Result<Applied, Refusal> },
 }
 
@@ -181,10 +189,13 @@ impl Replica {
             Input::Tick => self.tick(),
             Input::Parcel { from, bytes } => self.parcel(from, &bytes),
             Input::Unreachable(node) => self.consensus.unreachable(node),
-            Input::Persisted(number) => self.persisted(number),
+            // What was written of another group says nothing of this one.
+            Input::Persisted { epoch, number } if epoch == self.config.epoch => self.persisted(number),
+            Input::Persisted { .. } => {}
             Input::Ask { ticket, ask } => self.asked(ticket, ask),
             Input::Read { ticket, range } => self.read(ticket, range),
             Input::Candidates(candidates) => self.candidates = candidates,
+            Input::ForceNew => self.force_new(),
         }
     }
 
@@ -214,7 +225,7 @@ impl Replica {
     fn parcel(&mut self, from: u64, bytes: &[u8]) {
         // What cannot be read counts as lost.
         let Ok(Parcel { epoch, body }) = Parcel::decode(bytes) else { return };
-        if epoch != self.config.epoch {
+        if epoch != self.config.epoch && !self.follows(epoch, from) {
             return;
         }
         match body {
@@ -231,6 +242,8 @@ impl Replica {
                 self.lead(origin, ask);
             }
             Body::Told { id, answer } => self.told(from, id, answer),
+            // Its epoch says it all.
+            Body::Anew => {}
         }
     }
 

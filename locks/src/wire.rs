@@ -11,7 +11,8 @@ pub const PARCEL_BYTES_MAX: usize = 192 << 20;
 /// What one replica sends another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parcel {
-    /// Of the group: one that was made anew has a higher one, and hears nobody of a lower.
+    /// Of the group: one that was made anew has a higher one, and hears nobody of a lower. The lower half of it is
+    /// chance: two groups that are made anew at once are not the same.
     pub epoch: u64,
     pub body: Body,
 }
@@ -25,6 +26,8 @@ pub enum Body {
     /// After this entry whoever hears it belongs to the group no more: it may have been away when that was decided, and
     /// nobody else will tell it.
     Gone { index: u64 },
+    /// The group was made anew; to whoever speaks for one before.
+    Anew,
     /// The leader's answer.
     Told { id: u64, answer: Result<Applied, Refusal> },
 }

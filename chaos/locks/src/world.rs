@@ -23,6 +23,8 @@ const NEWS_EVERY: u64 = 500_000;
 const PATIENCE: u64 = 6_000_000;
 /// News of this world are quicker than those of peers: voters are to be replaced within its time.
 const NEWS_HASTE: u64 = 8;
+/// Nobody here makes a group anew.
+const EPOCH: u64 = 1;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -195,7 +197,7 @@ impl World {
                 if goes_on {
                     self.begin_to_write(node);
                 }
-                self.input(node, Input::Persisted(number));
+                self.input(node, Input::Persisted { epoch: EPOCH, number });
             }
             Event::Ask { client } => self.ask(client, end),
             Event::GiveUp { client, question } => {
@@ -233,7 +235,7 @@ impl World {
         machine.starts += 1;
         machine.since = now;
         let seed = self.settings.seed.wrapping_mul(1_000).wrapping_add(node as u64 * 100 + machine.starts);
-        let config = Config { node: node as u64 + 1, epoch: 1, seed };
+        let config = Config { node: node as u64 + 1, epoch: EPOCH, seed };
         match Replica::restore(config, &machine.disk.safe) {
             Ok(mut replica) => {
                 if let Some(plant) = self.settings.plant {
@@ -265,6 +267,7 @@ impl World {
                     self.begin_to_write(node);
                 }
             }
+            Output::Replace { .. } => self.broken(format!("machine {node} began anew, and nobody had asked for it")),
             Output::Answer { ticket, answer } => {
                 if let Some((client, _)) = self.questions.remove(&ticket) {
                     let now = self.now;

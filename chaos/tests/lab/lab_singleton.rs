@@ -69,7 +69,7 @@ fn judge(out: &Path) -> Vec<(u64, u64, u64, String)> {
 fn runs(lab: &Lab, out: &Path, count: usize) -> usize {
     let look = || {
         let all = lives(out);
-        if all.len() >= count { Ok(all) } else { Err(format!("{all:?}; {:?}", lab.machine(0).ps())) }
+        if all.len() >= count { Ok(all) } else { Err(format!("{all:?}")) }
     };
     let (all, took) = until(&format!("run {count}"), HANDED_OVER, look).unwrap();
     println!("run {count} after {took:?}: {:?}", all.last());

@@ -24,7 +24,7 @@ type Answer = oneshot::Sender<Result<Applied, Refusal>>;
 
 /// Starts this node's replica; it ends with `closing`.
 pub fn start(settings: Settings, carry: Arc<dyn Carry>, closing: CancellationToken) -> Result<Group, LogError> {
-    let (log, mut epoch, mut saved) = Log::open(&settings.folder)?;
+    let (mut log, mut epoch, mut saved) = Log::open(&settings.folder)?;
     if settings.founds && saved.snapshot.is_none() {
         saved = Replica::founding(settings.node, &Store::default());
         epoch = FIRST_EPOCH;
@@ -77,7 +77,7 @@ impl Driver {
     async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Job>,
-        mut written: mpsc::UnboundedReceiver<u64>,
+        mut written: mpsc::UnboundedReceiver<(u64, u64)>,
         closing: CancellationToken,
     ) {
         let mut ticks = interval(Duration::from_millis(TICK_MS));
@@ -87,7 +87,7 @@ impl Driver {
             tokio::select! {
                 () = closing.cancelled() => return,
                 number = written.recv() => match number {
-                    Some(number) => self.input(Input::Persisted(number)),
+                    Some((epoch, number)) => self.input(Input::Persisted { epoch, number }),
                     // The disk has failed: nothing is promised any more, and clients are told that nobody leads.
                     None => return,
                 },
@@ -131,8 +131,6 @@ impl Driver {
                 self.input(Input::Read { ticket, range });
             }
             Job::Look(look) => look(&self.replica),
-            // Nobody hears an answer who has gone away.
-            Job::ForceNew(answer) => drop(answer.send(self.force_new())),
         }
     }
 
@@ -154,6 +152,7 @@ impl Driver {
                     }
                     // The thread has ended only where its end is noticed by the task, too.
                     Output::Write(writes) => drop(self.orders.send(Order::Write(writes))),
+                    Output::Replace { epoch, saved } => drop(self.orders.send(Order::Replace(epoch, saved))),
                     Output::Answer { ticket, answer } => {
                         if let Some(waiting) = self.waiting.remove(&ticket) {
                             let _ = waiting.send(answer);
@@ -193,21 +192,5 @@ impl Driver {
             *known = told;
             is_new
         });
-    }
-
-    fn force_new(&mut self) -> Result<(), LogError> {
-        let store = self.replica.store().clone().reborn();
-        let saved = Replica::founding(self.settings.node, &store);
-        let epoch = self.replica.epoch() + 1;
-        self.settings.seed = self.settings.seed.rotate_left(17) ^ epoch;
-        let config = Config { node: self.settings.node, epoch, seed: self.settings.seed };
-        let damaged = |error: rialto_locks::consensus::Damaged| LogError::Damaged(error.to_string());
-        self.replica = Replica::restore(config, &saved).map_err(damaged)?;
-        // In the order of everything else that is written; nothing of the new group is promised before it.
-        self.orders.send(Order::Replace(epoch, saved)).map_err(|_| LogError::Write("its thread has ended".into()))?;
-        for (_, waiting) in self.waiting.drain() {
-            let _ = waiting.send(Err(Refusal::Unknown));
-        }
-        Ok(())
     }
 }

@@ -76,8 +76,6 @@ enum Job {
     Ask(Ask, oneshot::Sender<Result<Applied, Refusal>>),
     Read(Range, oneshot::Sender<Result<Applied, Refusal>>),
     Look(Look),
-    /// Makes the group anew from what this replica has.
-    ForceNew(oneshot::Sender<Result<(), LogError>>),
 }
 
 /// A cheap, cloneable door to the replica.
@@ -141,12 +139,9 @@ impl Group {
     }
 
     /// Makes the group anew, with this node as its only voter, from what this replica has. What the old group granted
-    /// and this replica has not seen is lost.
-    pub async fn force_new(&self) -> Result<(), LogError> {
-        let (answer, answered) = oneshot::channel();
-        let stopped = || LogError::Write("the group is going down".into());
-        self.jobs.send(Job::ForceNew(answer)).await.map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+    /// and this replica has not seen is lost. A replica that has no part in the group does nothing.
+    pub async fn force_new(&self) -> Result<(), Refusal> {
+        self.put(Job::Input(Input::ForceNew)).await
     }
 
     pub fn told(&self) -> Told {

@@ -41,6 +41,8 @@ pub enum Order {
 /// The open file.
 pub struct Log {
     database: Database,
+    /// Of what is written now.
+    epoch: u64,
 }
 
 fn failed(error: impl std::fmt::Display) -> LogError {
@@ -54,17 +56,17 @@ impl Log {
         let opened = Builder::new().set_cache_size(CACHE_BYTES).create(&path);
         let database = opened.map_err(|error| LogError::Open { path, reason: error.to_string() })?;
         let (epoch, saved) = read(&database).map_err(|error| LogError::Damaged(error.to_string()))?;
-        Ok((Self { database }, epoch, saved))
+        Ok((Self { database, epoch }, epoch, saved))
     }
 
     /// Replaces everything.
-    pub fn replace(&self, epoch: u64, saved: &Saved) -> Result<(), LogError> {
+    pub fn replace(&mut self, epoch: u64, saved: &Saved) -> Result<(), LogError> {
         self.commit(&[Order::Replace(epoch, saved.clone())])
     }
 
-    /// Starts the thread. The highest number of what is on the disk comes out of `done`; nothing more comes when the disk
-    /// fails: a replica that cannot write promises nothing.
-    pub fn start(self, orders: mpsc::Receiver<Order>, done: UnboundedSender<u64>) {
+    /// Starts the thread. The highest number of what is on the disk, and its epoch, come out of `done`; nothing more comes
+    /// when the disk fails: a replica that cannot write promises nothing.
+    pub fn start(mut self, orders: mpsc::Receiver<Order>, done: UnboundedSender<(u64, u64)>) {
         let write = move || {
             while let Ok(first) = orders.recv() {
                 let mut group = vec![first];
@@ -73,8 +75,12 @@ impl Log {
                     tracing::error!(%error, "this peer votes no more");
                     return;
                 }
-                let number = |order: &Order| if let Order::Write(writes) = order { writes.number } else { 0 };
-                if done.send(group.iter().map(number).max().unwrap_or_default()).is_err() {
+                // Numbers begin anew with what was replaced.
+                let number = group.iter().fold(0, |highest, order| match order {
+                    Order::Write(writes) => writes.number.max(highest),
+                    Order::Replace(..) => 0,
+                });
+                if done.send((self.epoch, number)).is_err() {
                     return;
                 }
             }
@@ -82,7 +88,7 @@ impl Log {
         std::thread::Builder::new().name("locks-log".into()).spawn(write).expect("a thread can be had at the start");
     }
 
-    fn commit(&self, group: &[Order]) -> Result<(), LogError> {
+    fn commit(&mut self, group: &[Order]) -> Result<(), LogError> {
         let mut transaction = self.database.begin_write().map_err(failed)?;
         let is_lazy =
             |order: &Order| matches!(order, Order::Write(writes) if !writes.must_sync && writes.snapshot.is_none());
@@ -97,7 +103,9 @@ impl Log {
                 let writes = match order {
                     Order::Write(writes) => writes,
                     Order::Replace(epoch, saved) => {
+                        meta.retain(|_, _| false).map_err(failed)?;
                         meta.insert(EPOCH, epoch.to_be_bytes().as_slice()).map_err(failed)?;
+                        self.epoch = *epoch;
                         &Writes {
                             hard: saved.hard.clone(),
                             snapshot: saved.snapshot.clone(),

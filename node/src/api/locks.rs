@@ -61,7 +61,11 @@ pub async fn force(api: Shared, identity: Identity, options: Options<Force>) -> 
         return Err(Problem::invalid(message).hint("say --yes-i-lose-leases when the old voters are gone for good"));
     }
     let locks = api.locks.clone().ok_or_else(no_group)?;
-    locks.force_new().await.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    if locks.told().voters.is_empty() {
+        let message = "this peer has no part in the lock group, and nothing to make it anew from";
+        return Err(Problem::invalid(message).hint("ask a voter that is left: `rialto locks status` names them"));
+    }
+    locks.force_new().await.map_err(|_| no_group())?;
     api.answer_with(()).await
 }
 
