@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use rialto_protocol::api::{Invited, MachineRow, Machines, Status, TaskRow};
 use serde::de::DeserializeOwned;
 
-use super::{Binaries, LabError, Output, Result, http, processes, run_within, until};
+use super::{Binaries, LabError, Output, Result, clock, http, processes, run_within, until};
 
 /// How long a peer may take from its start until its API answers.
 const STARTING: Duration = Duration::from_secs(20);
@@ -183,6 +183,7 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);
+        clock::show(&self.folder, &mut command)?;
         // A Ctrl-C at the terminal ends the lab, and the lab ends its peers.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         Ok(command)
@@ -240,6 +241,12 @@ impl Machine {
                 Err(late)
             }
         }
+    }
+
+    /// Sets the time of day, as the peer sees it, so many seconds ahead of the true one. A peer whose machine's clock is to
+    /// be set while it runs must be started after it was set once.
+    pub fn set_clock(&self, ahead_seconds: i64) -> Result<()> {
+        clock::set(&self.folder, ahead_seconds)
     }
 
     /// The machine stands still: the peer and everything else on it.

@@ -22,6 +22,7 @@
 //! its own in 127.0.0.0/8 and the null executor: no faults on the wire, no containers.
 
 mod binaries;
+mod clock;
 mod command;
 mod example;
 mod faults;

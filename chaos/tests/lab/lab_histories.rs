@@ -11,7 +11,7 @@ use etcd_client::{Client, Compare, CompareOp, Error, LockOptions, Txn, TxnOp};
 use rialto_chaos::netns::{Entrance, Lab, until};
 use rialto_locks_sim::history::{Act, Op};
 use rialto_locks_sim::linear::{Verdict, check};
-use rialto_protocol::api::{Answer, Locks};
+use rialto_protocol::api::{Answer, Locks, Machines};
 
 use crate::{PATIENCE, turn};
 
@@ -21,6 +21,7 @@ const KEYS: usize = 3;
 const AGE_US: usize = 5_000_000;
 /// Nobody waits longer for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
+const HOUR: i64 = 3_600;
 const TTL_SECONDS: i64 = 3;
 /// A holder reckons with this much of its lease, from when it asked for it.
 const TRUSTED: Duration = Duration::from_millis(2_900);
@@ -200,6 +201,7 @@ fn histories(lasting: Duration) {
     let Some(_turn) = turn() else { return };
     let mut lab = Lab::new(5).unwrap();
     lab.set_flags(&["--etcd", ETCD]);
+    lab.machines().iter().for_each(|machine| machine.set_clock(0).unwrap());
     lab.found_with(3).unwrap();
     leader(&lab, 0);
     let (over, numbers) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -299,4 +301,28 @@ fn strike_once(lab: &mut Lab) {
     pass(1_500);
     lab.heal().unwrap();
     pass(1_000);
+    // Clocks are set: an hour forward where one leads, an hour back beside it, and then right again.
+    let leads = leader(lab, 0);
+    let clocks = [(leads, HOUR), ((leads + 1) % 3, -HOUR)];
+    for (at, seconds) in clocks {
+        lab.machine(at).set_clock(seconds).unwrap();
+    }
+    clock_seen(lab, clocks[0].0, clocks[1].0, -2 * HOUR);
+    pass(1_000);
+    for (at, _) in clocks {
+        lab.machine(at).set_clock(0).unwrap();
+    }
+    clock_seen(lab, clocks[0].0, clocks[1].0, 0);
+}
+
+/// Waits until a machine says how far another's clock is ahead of its own.
+fn clock_seen(lab: &Lab, at: usize, other: usize, seconds: i64) {
+    let name = lab.machine(other).name();
+    let seen = || {
+        let told = lab.machine(at).api::<Machines>("/v1/machines").map_err(|error| error.to_string())?;
+        let row = told.machines.into_iter().find(|row| row.name == name).ok_or("it is not known")?;
+        let is_near = |offset_ms: i64| (offset_ms - seconds * 1_000).abs() < 5_000;
+        row.clock_offset_ms.filter(|offset| is_near(*offset)).map(drop).ok_or(format!("{:?}", row.clock_offset_ms))
+    };
+    until("a clock that was set", PATIENCE, seen).unwrap();
 }

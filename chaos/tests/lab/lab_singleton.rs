@@ -79,7 +79,8 @@ fn runs(lab: &Lab, out: &Path, count: usize) -> usize {
 
 fn strict(out: &Path) -> String {
     // It does not end when it is asked to.
-    let beat = "read up idle < /proc/uptime; echo $$RIALTO_FENCE_TOKEN $$up $$RIALTO_MACHINE >> /out/beats";
+    let beat = "read token < /run/rialto/fence-token; [ $$token = $$RIALTO_FENCE_TOKEN ] || exit 9; \
+                read up idle < /proc/uptime; echo $$token $$up $$RIALTO_MACHINE >> /out/beats";
     format!(
         "services:
   db:

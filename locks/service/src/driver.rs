@@ -17,20 +17,16 @@ use crate::{Carry, Group, INBOX_MAX, Job, Settings, Told};
 
 /// The most that is taken in before the replica works it off.
 const ROUND_MAX: usize = 512;
-/// The epoch of the first group.
-const FIRST_EPOCH: u64 = 1;
 
 type Answer = oneshot::Sender<Result<Applied, Refusal>>;
 
 /// Starts this node's replica; it ends with `closing`.
 pub fn start(settings: Settings, carry: Arc<dyn Carry>, closing: CancellationToken) -> Result<Group, LogError> {
-    let (mut log, mut epoch, mut saved) = Log::open(&settings.folder)?;
+    let (mut log, epoch, mut saved) = Log::open(&settings.folder)?;
     if settings.founds && saved.snapshot.is_none() {
         saved = Replica::founding(settings.node, &Store::default());
-        epoch = FIRST_EPOCH;
         log.replace(epoch, &saved)?;
     }
-    let epoch = epoch.max(FIRST_EPOCH);
     let config = Config { node: settings.node, epoch, seed: settings.seed };
     let damaged = |error: rialto_locks::consensus::Damaged| LogError::Damaged(error.to_string());
     let replica = Replica::restore(config, &saved).map_err(damaged)?;

@@ -16,6 +16,8 @@ const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
 const HARD: &str = "hard";
 const SNAPSHOT: &str = "snapshot";
 const EPOCH: &str = "epoch";
+/// The epoch of the first group, and of whoever knows of none.
+const FIRST_EPOCH: u64 = 1;
 /// Pages that redb keeps in memory, bytes: everything is read once.
 const CACHE_BYTES: usize = 1 << 20;
 /// The most writes of one transaction.
@@ -145,7 +147,7 @@ fn read(database: &Database) -> Result<(u64, Saved), Box<dyn std::error::Error>>
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
     let get = |key: &str| Ok::<_, redb::StorageError>(meta.get(key)?.map(|value| value.value().to_vec()));
-    let epoch = get(EPOCH)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let epoch = get(EPOCH)?.and_then(|bytes| bytes.try_into().ok()).map_or(FIRST_EPOCH, u64::from_be_bytes);
     let mut entries = BTreeMap::new();
     for entry in transaction.open_table(ENTRIES)?.iter()? {
         let (index, bytes) = entry?;

@@ -10,9 +10,12 @@ use crate::effect::Effect;
 use crate::ids::ClaimId;
 use crate::lease::{Need, Word};
 use crate::model::singleton::Guard;
+use crate::model::volume::{Content, FileMount};
 use crate::model::{Claim, ClaimState, TaskSpec};
 use crate::wire::StopReason;
 
+/// Where a task finds its fencing token, beside its environment.
+const FENCE_TOKEN_FILE: &str = "/run/rialto/fence-token";
 /// Why the end of a task's lease ended it.
 const ENDED: &str = "its lease of the lock group ended";
 
@@ -74,6 +77,11 @@ impl Brain {
         let Some(spec) = mine.spec.take() else { return };
         let mut spec = TaskSpec::clone(&spec);
         spec.environment.insert("RIALTO_FENCE_TOKEN".into(), token.to_string());
+        let files = &mut spec.container.mounts.files;
+        if files.iter().all(|file| file.path != FENCE_TOKEN_FILE) {
+            let content = Content::Text(format!("{token}\n"));
+            files.push(FileMount { path: FENCE_TOKEN_FILE.into(), content, uid: 0, gid: 0, mode: 0o444 });
+        }
         let spec = Arc::new(spec);
         mine.spec = Some(spec.clone());
         mine.claim.fence = Some(token);
