@@ -338,3 +338,16 @@ fn batches_of_all_priorities_are_done_in_the_end_however_often_they_preempt_each
         });
     }
 }
+
+/// As where the image is only with machines that this one does not reach.
+#[test]
+fn what_a_machine_could_not_start_is_tried_on_another() {
+    for able in 0..4 {
+        let mut town = Town::new(11, 4);
+        for (at, machine) in town.world.machines.iter_mut().enumerate() {
+            machine.executor.failing = if at == able { 0.0 } else { 1.0 };
+        }
+        town.deploy("shop", vec![("web", service(1, 100))]);
+        town.wait("the one that can", 15_000, |town| town.by_machine("shop")[able] == 1);
+    }
+}

@@ -47,7 +47,7 @@ impl Brain {
             service.image == HOST_IMAGE || self.readings.images.get(&image).is_some_and(|at| at.contains_key(peer))
         };
         let has = self.tasks_by_machine(app, name);
-        let crowd = Crowd::of(&service.placement, &has, |peer| self.labels(peer));
+        let crowd = self.crowd_of(app, name, service, &has);
         let rank = self.rank_of(app, name, service.priority, &slots);
         let stale_ms = STALE_MS.max(3 * vitals::every_ms(self.members.live_count()));
         let mut candidates = Vec::new();
@@ -189,6 +189,17 @@ impl Brain {
         self.readings.machines.get(peer).map(|machine| &machine.labels)
     }
 
+    /// Where a service's tasks are. A machine that could not start one counts as if it had it: another is tried first.
+    fn crowd_of(&self, app: &AppId, name: &str, spec: &ServiceSpec, has: &BTreeMap<PeerId, u32>) -> Crowd {
+        let mut crowd = Crowd::of(&spec.placement, has, |peer| self.labels(peer));
+        for entry in self.readings.slots(app, name).into_iter().flat_map(|slots| slots.values()).flatten() {
+            if entry.claim.state == ClaimState::Failed {
+                crowd.shun(&entry.owner);
+            }
+        }
+        crowd
+    }
+
     /// How many tasks of a service each machine holds or is about to.
     pub(super) fn tasks_by_machine(&self, app: &AppId, service: &str) -> BTreeMap<PeerId, u32> {
         let mut has: BTreeMap<PeerId, u32> = BTreeMap::new();
@@ -292,7 +303,7 @@ impl Brain {
         let has = self.tasks_by_machine(&app, &service);
         let mut awards = match spec {
             Some(spec) => {
-                let crowd = Crowd::of(&spec.placement, &has, |peer| self.labels(peer));
+                let crowd = self.crowd_of(&app, &service, spec, &has);
                 decide(&slots, &bids, crowd, |peer| self.labels(peer))
             }
             None => BTreeMap::new(),

@@ -37,6 +37,11 @@ impl Crowd {
         self.count(labels, 1);
     }
 
+    /// A machine is less wanted than its tasks say; its surroundings are not.
+    pub fn shun(&mut self, peer: &PeerId) {
+        *self.machines.entry(*peer).or_default() += 1;
+    }
+
     /// Less is better, and the first number that differs decides: tasks in its place by the first label, by the first two,
     /// …, and on the machine itself.
     pub fn at(&self, peer: &PeerId, labels: &BTreeMap<String, String>) -> Vec<u32> {
