@@ -207,7 +207,7 @@ fn histories(lasting: Duration) {
     let (over, numbers) = (AtomicBool::new(false), AtomicU64::new(0));
     let stage = Stage { began: Instant::now(), over, numbers };
     let entrances: Vec<Entrance> = (0..3).map(|at| lab.machine(at).entrance()).collect();
-    let (histories, mut held, voters) = std::thread::scope(|scope| {
+    let (histories, mut held) = std::thread::scope(|scope| {
         let stage = &stage;
         let reckoners: Vec<_> = (entrances.iter().cycle().take(4).enumerate())
             .map(|(nth, at)| scope.spawn(move || live(at, reckon(stage, nth as u64))))
@@ -217,13 +217,12 @@ fn histories(lasting: Duration) {
             .collect();
         // However this ends, the clients end with it.
         let over = Over(stage);
-        let voters = strike(&mut lab, stage, lasting);
+        strike(&mut lab, stage, lasting);
         drop(over);
         let histories = reckoners.into_iter().flat_map(|one| one.join().unwrap()).collect::<Vec<_>>();
         let held = holders.into_iter().flat_map(|one| one.join().unwrap()).collect::<Vec<_>>();
-        (histories, held, voters)
+        (histories, held)
     });
-    assert_eq!(voters, 5, "those who joined vote");
     let unknown = histories.iter().filter(|(_, op)| op.ended.is_none()).count();
     let seconds = stage.began.elapsed().as_secs_f64();
     eprintln!("{} acts, {unknown} without an answer, {} holds, {seconds:.1} s", histories.len(), held.len());
@@ -252,9 +251,9 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Lets two more join, does harm to whoever leads, in every way, and does it again until so much time has passed; how
-/// many vote in the end.
-fn strike(lab: &mut Lab, stage: &Stage, lasting: Duration) -> usize {
+/// Lets two more join, does harm to whoever leads, in every way, and does it again until so much time has passed; in the
+/// end one leaves.
+fn strike(lab: &mut Lab, stage: &Stage, lasting: Duration) {
     // Two more join: they are to vote once they have been there for a while.
     let token = lab.machine(0).invite(&["--uses", "2"]).unwrap();
     for at in 3..5 {
@@ -266,12 +265,21 @@ fn strike(lab: &mut Lab, stage: &Stage, lasting: Duration) -> usize {
             break;
         }
     }
-    let five = || match told(lab, 0)? {
-        told if told.voters.len() == 5 && told.quorum => Ok(told.voters.len()),
+    vote(lab, 5);
+    // One goes for good, and those who are left go on without it.
+    let goes = lab.machine(4).name().to_string();
+    lab.machine_mut(4).kill_peer();
+    lab.machine(0).done(&["machine", "rm", "--force", &goes]).unwrap();
+    vote(lab, 4);
+}
+
+/// Waits until so many vote.
+fn vote(lab: &Lab, voters: usize) {
+    let they_do = || match told(lab, 0)? {
+        told if told.voters.len() == voters && told.quorum => Ok(()),
         told => Err(format!("{told:?}")),
     };
-    let (voters, _) = until("five voters", Duration::from_secs(90), five).unwrap();
-    voters
+    until(&format!("{voters} voters"), Duration::from_secs(90), they_do).unwrap();
 }
 
 /// Does harm to whoever leads, in every way.

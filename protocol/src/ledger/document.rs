@@ -161,10 +161,11 @@ impl Document {
         self.waiting.push(bytes.to_vec());
         let mut doc = self.take_open();
         let before = doc.get_heads();
-        let mut moved = false;
+        let (mut moved, mut forked) = (false, false);
         while let Some(at) = self.waiting.iter().position(|bytes| is_ready(&doc, bytes)) {
             let bytes = self.waiting.remove(at);
             let change = Change::from_bytes(bytes.clone()).expect("it was read when it came");
+            forked |= change.deps() != doc.get_heads();
             if let Err(error) = doc.apply_changes([change]) {
                 self.held.remove(blake3::hash(&bytes).as_bytes());
                 self.open = None;
@@ -175,6 +176,10 @@ impl Document {
         }
         if moved {
             self.read(&doc, &before);
+        }
+        if forked {
+            // What loses against another value changes no value: only the conflict tells of it.
+            self.read_conflicts(&doc);
         }
         self.open = Some(doc);
         Ok(moved)
@@ -249,6 +254,10 @@ impl Document {
             self.revisions = Arc::new(spec.services.iter().map(of).collect());
             self.spec = Arc::new(spec);
         }
+        self.read_conflicts(doc);
+    }
+
+    fn read_conflicts(&mut self, doc: &Automerge) {
         self.conflicts.clear();
         if let Ok(Some((Value::Object(ObjType::Map), services))) = doc.get(ROOT, "services") {
             find_conflicts(doc, &services, "services", &mut self.conflicts);

@@ -8,6 +8,9 @@ use rialto_protocol::ids::TaskId;
 use super::settles;
 use crate::World;
 
+/// What a task ends with that was told to stop, be it by a member that has gone mad: it is to be run again.
+const STOPPED: i32 = 128 + 15;
+
 /// Finished runs, and how often each had been started.
 #[derive(Debug)]
 pub struct Finished(BTreeMap<TaskId, usize>);
@@ -20,7 +23,9 @@ impl Finished {
         for (task, service) in settles::batch_tasks(&view) {
             let runs = world.promises.history.of(&task);
             let done = |ended: Option<(u64, Option<i32>)>| {
-                ended.is_some_and(|(at, code)| at <= until_ms && code.is_some() && service.finishes(code))
+                ended.is_some_and(|(at, code)| {
+                    at <= until_ms && code.is_some_and(|code| code != STOPPED) && service.finishes(code)
+                })
             };
             if runs.iter().any(|run| done(run.ended)) {
                 finished.insert(task, runs.len());

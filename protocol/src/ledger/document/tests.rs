@@ -67,6 +67,27 @@ fn a_field_that_two_set_at_once_is_a_conflict_until_somebody_sets_it_again() {
 }
 
 #[test]
+fn conflicts_are_the_same_in_whatever_order_changes_come() {
+    let mut first = Document::new(app());
+    let begun = first.edit(&PeerId([9; 32]), &Edit::Spec(spec(3))).unwrap();
+    let changes: Vec<Vec<u8>> = [1, 2, 3]
+        .into_iter()
+        .map(|author| {
+            let mut document = Document::new(app());
+            document.apply(&begun).unwrap();
+            let scale = Edit::Replicas { service: None, replicas: 4 + u32::from(author), at: 0 };
+            document.edit(&PeerId([author; 32]), &scale).unwrap()
+        })
+        .collect();
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut document = Document::new(app());
+        document.apply(&begun).unwrap();
+        order.into_iter().for_each(|at| drop(document.apply(&changes[at]).unwrap()));
+        assert_eq!(document.conflicts, ["services.web.replicas is 7, and somebody else set 5, 6"], "{order:?}");
+    }
+}
+
+#[test]
 fn a_change_waits_for_what_it_depends_on() {
     let mut one = Document::new(app());
     let first = one.edit(&PeerId([1; 32]), &Edit::Spec(spec(3))).unwrap();
