@@ -82,7 +82,7 @@ fn conflicts_are_the_same_in_whatever_order_changes_come() {
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let mut document = Document::new(app());
         document.apply(&begun).unwrap();
-        order.into_iter().for_each(|at| drop(document.apply(&changes[at]).unwrap()));
+        assert!(order.into_iter().all(|at| document.apply(&changes[at]).is_ok()));
         assert_eq!(document.conflicts, ["services.web.replicas is 7, and somebody else set 5, 6"], "{order:?}");
     }
 }
