@@ -44,6 +44,9 @@ const EARLIER_MAX: usize = 200;
 /// The most conflicts that are told of one document.
 const CONFLICTS_MAX: usize = 100;
 
+/// Finished work by service and slot.
+pub type Outcomes = BTreeMap<String, BTreeMap<String, Outcome>>;
+
 /// One app's document and what it reads as.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -52,7 +55,7 @@ pub struct Document {
     pub spec: Arc<AppSpec>,
     pub deleted: bool,
     /// Finished work by service and slot: the highest attempt of the newest revision seen.
-    pub outcomes: BTreeMap<String, BTreeMap<String, Outcome>>,
+    pub outcomes: Outcomes,
     /// By service, wall clock, ms: everything that was due until then is settled.
     pub cursors: BTreeMap<String, u64>,
     /// By service, the runs that somebody asked for.
@@ -241,9 +244,21 @@ impl Document {
         if patches.iter().any(|patch| !is_note(patch)) {
             self.read_spec(doc);
         }
-        if patches.iter().any(is_note) {
+        // Batches of outcomes are many, and each comes once: what was read of the others stays.
+        if !patches.iter().filter(|patch| is_note(patch)).all(|patch| self.read_batch(doc, before, patch)) {
             self.read_notes(doc);
         }
+    }
+
+    /// Takes in a batch of outcomes that was not there before; `false`: the patch is of something else.
+    fn read_batch(&mut self, doc: &Automerge, before: &[automerge::ChangeHash], patch: &Patch) -> bool {
+        let [(_, Prop::Map(map))] = &patch.path[..] else { return false };
+        let PatchAction::PutMap { key, value: (Value::Scalar(value), _), .. } = &patch.action else { return false };
+        if map != "outcomes" || !matches!(doc.get_at(&patch.obj, key.as_str(), before), Ok(None)) {
+            return false;
+        }
+        add_batch(&mut self.outcomes, key.split_once('/').map_or(key, |(service, _)| service), value);
+        true
     }
 
     fn read_spec(&mut self, doc: &Automerge) {
@@ -265,18 +280,9 @@ impl Document {
     }
 
     fn read_notes(&mut self, doc: &Automerge) {
-        let (mut outcomes, mut cursors) = (BTreeMap::<_, BTreeMap<String, Outcome>>::new(), BTreeMap::new());
+        let (mut outcomes, mut cursors) = (Outcomes::new(), BTreeMap::new());
         let (mut runs, mut orders) = (BTreeMap::<_, BTreeMap<String, Asked>>::new(), BTreeMap::new());
-        each(doc, "outcomes", |service, _, value| {
-            let batch = value.as_str().and_then(|text| serde_json::from_str::<Vec<Outcome>>(text).ok());
-            let slots = outcomes.entry(service).or_default();
-            for outcome in batch.into_iter().flatten() {
-                let held = slots.get(&outcome.slot);
-                if held.is_none_or(|held| held.attempt < outcome.attempt) {
-                    slots.insert(outcome.slot.clone(), outcome);
-                }
-            }
-        });
+        each(doc, "outcomes", |service, _, value| add_batch(&mut outcomes, &service, value));
         // Of what several stewards hold for settled each is right: none forgets what another knows.
         each(doc, "cursors", |service, _, value| {
             let cursor = cursors.entry(service).or_insert(0u64);
@@ -293,6 +299,17 @@ impl Document {
             }
         });
         (self.outcomes, self.cursors, self.runs, self.orders) = (outcomes, cursors, runs, orders);
+    }
+}
+
+/// Adds what a batch says of a service's slots: of each the highest attempt counts, in whatever order batches come.
+fn add_batch(outcomes: &mut Outcomes, service: &str, batch: &ScalarValue) {
+    let read = batch.as_str().and_then(|text| serde_json::from_str::<Vec<Outcome>>(text).ok());
+    let slots = outcomes.entry(service.to_string()).or_default();
+    for outcome in read.into_iter().flatten() {
+        if slots.get(&outcome.slot).is_none_or(|held| held.order() < outcome.order()) {
+            slots.insert(outcome.slot.clone(), outcome);
+        }
     }
 }
 

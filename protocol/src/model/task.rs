@@ -203,3 +203,12 @@ pub struct Outcome {
     #[serde(default)]
     pub machine: Option<PeerId>,
 }
+
+impl Outcome {
+    /// Of two that several stewards noted of one slot the greater counts: the later attempt, and of one attempt what
+    /// everybody chooses alike.
+    pub fn order(&self) -> impl Ord + '_ {
+        let is_good = self.exit_code == Some(0);
+        (self.attempt, self.revision, !self.lost, is_good, self.ended_at, self.machine, self.exit_code, &self.reason)
+    }
+}

@@ -129,12 +129,17 @@ fn outcomes_of_several_stewards_are_united() {
         outcomes: BTreeMap::from([("web".to_string(), outcomes)]),
         cursors: BTreeMap::from([("nightly".to_string(), if batch == "a" { 9 } else { 5 })]),
     };
-    let a = one.edit(&PeerId([1; 32]), &edit("a", vec![outcome("1", 1), outcome("2", 1)])).unwrap();
-    let b = two.edit(&PeerId([2; 32]), &edit("b", vec![outcome("2", 2)])).unwrap();
-    one.apply(&b).unwrap();
+    let lost = |slot| Outcome { exit_code: None, lost: true, ..outcome(slot, 1) };
+    let a = one.edit(&PeerId([1; 32]), &edit("a", vec![outcome("1", 1), outcome("2", 1), lost("3")])).unwrap();
+    let b = two.edit(&PeerId([2; 32]), &edit("b", vec![outcome("2", 2), outcome("3", 1)])).unwrap();
+    // A member gone mad takes another's name for a batch of its own.
+    let c = two.edit(&PeerId([2; 32]), &edit("a", vec![outcome("1", 9)])).unwrap();
+    for change in [&b, &c] {
+        one.apply(change).unwrap();
+    }
     two.apply(&a).unwrap();
     assert_eq!(one.outcomes, two.outcomes);
-    assert_eq!(one.outcomes["web"]["2"].attempt, 2);
+    assert_eq!((one.outcomes["web"]["2"].attempt, one.outcomes["web"]["3"].exit_code), (2, Some(0)));
     assert_eq!((one.cursors["nightly"], two.cursors["nightly"]), (9, 9));
 }
 
