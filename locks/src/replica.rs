@@ -77,11 +77,20 @@ pub enum Input {
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    Send { to: u64, bytes: Vec<u8> },
+    Send {
+        to: u64,
+        bytes: Vec<u8>,
+    },
     Write(Writes),
     /// Everything that was written goes, and this is there instead; writes from here on belong to this epoch.
-    Replace { epoch: u64, saved: Saved },
-    Answer { ticket: Ticket, answer: Result<Applied, Refusal> },
+    Replace {
+        epoch: u64,
+        saved: Saved,
+    },
+    Answer {
+        ticket: Ticket,
+        answer: Result<Applied, Refusal>,
+    },
 }
 
 /// A message of the consensus: to whom, and what.
