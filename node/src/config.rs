@@ -19,10 +19,11 @@ use rialto_protocol::model::{Range, Resources};
 pub use crate::executor::devices::DeviceClass;
 pub use crate::executor::images::{Host, Registries};
 pub use crate::executor::network::Overlay;
+pub use crate::executor::userns::Remap;
 pub use layer::Layer;
 pub use offers::Gpus;
 pub use size::Size;
-pub use values::{Address, Advertise, Cpus, ExecutorKind, Hold, TaskRange};
+pub use values::{Address, Advertise, Cpus, ExecutorKind, Hold, TaskRange, UsernsRemap};
 
 /// The port of the mesh.
 pub const LISTEN_PORT: u16 = 7400;
@@ -75,6 +76,8 @@ pub struct Config {
     pub devices: BTreeMap<String, DeviceClass>,
     /// Whom images are pulled from, and how.
     pub registries: Registries,
+    /// Which users of the machine those of tasks are; `None`: the same.
+    pub userns_remap: Option<Remap>,
     /// How long a minority holds replacements back, ms; `None`: for ever.
     pub minority_hold_ms: Option<u64>,
     /// End the tasks with the peer.
@@ -153,6 +156,12 @@ impl Layer {
             None => label_of(&around.host_name),
         };
         let socket = self.socket.unwrap_or_else(|| default_socket(around, &data));
+        let userns_remap = self.userns_remap.and_then(|remap| remap.0);
+        if userns_remap.is_some() && self.allow.iter().any(|one| one == "privileged") {
+            let message = "allow: a privileged task has the rights of the machine's root, and with userns-remap none \
+                           has: name what tasks need one by one, or leave one of the two out";
+            return Err(ConfigError::Invalid(message.into()));
+        }
         Ok(Config {
             name,
             listen: self.listen.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), LISTEN_PORT)),
@@ -174,6 +183,7 @@ impl Layer {
             executor: self.executor.unwrap_or(ExecutorKind::Container),
             allow: self.allow,
             registries: registries(self.registries.unwrap_or_default(), around),
+            userns_remap,
             minority_hold_ms: self.minority_hold.map_or(Some(60_000), |hold| hold.0),
             stop_tasks: self.stop_tasks.unwrap_or(false),
             stop_other: false,

@@ -6,6 +6,9 @@
 //! So there is one kind of transaction, always durable, and what is on disk is always a beginning
 //! of what the brain ordered.
 //!
+//! A disk that is full is waited for: what was ordered stays in the queue until there is room, and nothing that depends
+//! on it is said meanwhile.
+//!
 //! No type of redb leaves this module.
 
 #[cfg(test)]
@@ -66,7 +69,7 @@ pub enum Done {
     Stored {
         token: u64,
     },
-    /// Nothing more will be written: the disk is full or broken.
+    /// Nothing more will be written: the disk is broken.
     Failed(StoreError),
 }
 
@@ -89,10 +92,16 @@ fn make(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+fn reopen(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Builder::new().set_cache_size(CACHE_BYTES).open(path)
+}
+
 /// An open ledger, not yet written to.
 #[derive(Debug)]
 pub struct Store {
     database: Database,
+    /// Where it can be opened again.
+    path: Option<PathBuf>,
 }
 
 impl Store {
@@ -102,19 +111,19 @@ impl Store {
         if !path.exists() {
             make(path).map_err(|error| failed(error.to_string()))?;
         }
-        let opened = Builder::new().set_cache_size(CACHE_BYTES).open(path);
-        Self::of(opened.map_err(|error| failed(error.to_string()))?)
+        let (store, restored) = Self::of(reopen(path).map_err(|error| failed(error.to_string()))?)?;
+        Ok((Store { path: Some(path.to_owned()), ..store }, restored))
     }
 
     fn of(database: Database) -> Result<(Store, Restored), StoreError> {
         tables::prepare(&database)?;
         let restored = tables::read(&database)?;
-        Ok((Store { database }, restored))
+        Ok((Store { database, path: None }, restored))
     }
 
     /// Starts the writer thread. What became durable comes out of `done`: an unbounded channel,
     /// since each job yields one word at most and the queue of jobs is bounded.
     pub fn start(self, sign: Sign, done: mpsc::UnboundedSender<Done>) -> Writer {
-        Writer::start(self.database, sign, done)
+        Writer::start(self.database, self.path, sign, done)
     }
 }

@@ -40,7 +40,7 @@ fn defaults_of_root_and_of_others() {
     assert_eq!(root.api, None);
     assert_eq!(root.dns, Some("127.0.0.1:7453".parse().unwrap()));
     assert_eq!(root.executor, ExecutorKind::Container);
-    assert_eq!(root.minority_hold_ms, Some(60_000));
+    assert_eq!((root.minority_hold_ms, root.userns_remap), (Some(60_000), None));
 
     let home = [("HOME", "/home/ada"), ("XDG_RUNTIME_DIR", "/run/user/7")];
     let other = read("", &home, "", false).unwrap();
@@ -118,6 +118,9 @@ fn every_mistake_is_named() {
         ("--cpus -1", &[], "", &["-1"]),
         ("--cpus=NaN", &[], "", &["--cpus", "NaN"]),
         ("--executor docker", &[], "", &["--executor", "docker"]),
+        ("--userns-remap 0:65536", &[], "", &["--userns-remap", "machine's own users"]),
+        ("--userns-remap 100000:65536 --allow privileged", &[], "", &["privileged", "userns-remap"]),
+        ("--config {file}", &[], "userns-remap = \"100000\"", &["userns-remap", "FIRST:COUNT"]),
         ("--minority-hold soon", &[], "", &["--minority-hold", "forever"]),
         ("--frobnicate", &[], "", &["--frobnicate"]),
         ("", &[("RIALTO_MEMORY", "x")], "", &["RIALTO_MEMORY", "no size"]),

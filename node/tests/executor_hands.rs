@@ -6,103 +6,15 @@ mod executor_support;
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use executor_support::session::{Session, command, exec, with, words};
 use executor_support::{GRACE_MS, Peer, containers_run, host, script};
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::ClaimId;
 use rialto_protocol::model::container::{DeviceFile, Seccomp, Tmpfs, Ulimit};
 use rialto_protocol::model::health::{HealthCheck, HealthTest};
 use rialto_protocol::model::{Container, Health, TaskSpec};
-use rialto_protocol::session::{Decoder, Exec, Frame, Open, Size};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use rialto_protocol::session::{Exec, Frame, Open, Size};
 use tokio::time::timeout;
-
-/// What a session came to.
-#[derive(Debug, Default)]
-struct Outcome {
-    code: Option<i32>,
-    output: String,
-    errors: String,
-    archive: Vec<u8>,
-    failed: Option<String>,
-}
-
-struct Session {
-    stream: UnixStream,
-    decoder: Decoder,
-    told: Outcome,
-}
-
-impl Session {
-    async fn open(peer: &Peer, claim: ClaimId, open: Open) -> Self {
-        let sessions = peer.executor().sessions().unwrap();
-        let stream = match &open {
-            Open::Attach { .. } => sessions.attach(claim).await.unwrap(),
-            _ => sessions.enter(claim).await.unwrap(),
-        };
-        let mut session = Self { stream, decoder: Decoder::default(), told: Outcome::default() };
-        session.say(&Frame::Open(open)).await;
-        session
-    }
-
-    async fn say(&mut self, frame: &Frame) {
-        self.stream.write_all(&frame.encode()).await.unwrap();
-    }
-
-    /// Hears one more frame; `false` at the end.
-    async fn hear(&mut self) -> bool {
-        loop {
-            if let Some(frame) = self.decoder.pull().unwrap() {
-                match frame {
-                    Frame::Output(bytes) => {
-                        self.told.output += &String::from_utf8_lossy(&bytes);
-                        self.told.archive.extend(bytes);
-                    }
-                    Frame::ErrorOutput(bytes) => self.told.errors += &String::from_utf8_lossy(&bytes),
-                    Frame::Ended(code) => self.told.code = Some(code),
-                    Frame::Failed(failed) => self.told.failed = Some(failed.message),
-                    other => panic!("{other:?}"),
-                }
-                return true;
-            }
-            let mut buffer = vec![0; 64 << 10];
-            let read = timeout(Duration::from_secs(10), self.stream.read(&mut buffer)).await;
-            match read.unwrap_or_else(|_| panic!("nothing more came after {:?}", self.told)).unwrap() {
-                0 => return false,
-                count => self.decoder.push(&buffer[..count]),
-            }
-        }
-    }
-
-    async fn until(&mut self, text: &str) {
-        while !self.told.output.contains(text) {
-            assert!(self.hear().await, "it ended with {:?}", self.told);
-        }
-    }
-
-    async fn end(mut self) -> Outcome {
-        while self.hear().await {}
-        self.told
-    }
-}
-
-fn command(words: &[&str]) -> Exec {
-    Exec { command: words.iter().map(|word| word.to_string()).collect(), ..Exec::default() }
-}
-
-async fn exec(peer: &Peer, claim: ClaimId, words: &[&str]) -> Outcome {
-    Session::open(peer, claim, Open::Exec(command(words))).await.end().await
-}
-
-fn with(spec: TaskSpec, change: impl FnOnce(&mut Container)) -> TaskSpec {
-    let mut spec = spec;
-    change(&mut spec.container);
-    spec
-}
-
-fn words(list: &[&str]) -> Vec<String> {
-    list.iter().map(|word| word.to_string()).collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_runs_in_the_container_as_the_task_does() {
@@ -247,6 +159,7 @@ async fn files_are_copied_both_ways_and_no_link_leads_outside() {
         for (name, text) in entries {
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o640);
+            (header.set_uid(7), header.set_gid(7), header.set_mtime(0));
             header.set_size(text.len() as u64);
             // As a hostile archive would name it.
             header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -256,7 +169,7 @@ async fn files_are_copied_both_ways_and_no_link_leads_outside() {
         builder.into_inner().unwrap()
     };
     let write = async |path: &str, archive: Vec<u8>| {
-        let mut session = Session::open(&peer, claim, Open::Write { path: path.into() }).await;
+        let mut session = Session::open(&peer, claim, Open::Write { path: path.into(), kept: false }).await;
         session.say(&Frame::Input(archive)).await;
         session.say(&Frame::InputEnd).await;
         session.end().await
@@ -267,6 +180,18 @@ async fn files_are_copied_both_ways_and_no_link_leads_outside() {
     let shown = exec(&peer, claim, &["sh", "-c", "cat /tmp/new /tmp/other; stat -c %a:%u /tmp/new"]).await.output;
     assert_eq!(shown, "onetwo640:0\n");
     assert!(write("/tmp", packed(&[("../../evil", "x")])).await.failed.is_some());
+    // A file of several names stays one, with what else belongs to it, and has its owner where that is asked for.
+    let make = "mkdir /tmp/l; cd /tmp/l; echo x > one; ln one two; chown 5:6 one; mkdir sub; ln one sub/three";
+    assert_eq!(exec(&peer, claim, &["sh", "-c", make]).await.code, Some(0));
+    let linked = Session::open(&peer, claim, read("/tmp/l")).await.end().await.archive;
+    for (path, kept, owner) in [("/tmp/plain", false, "0:0"), ("/tmp/kept", true, "5:6")] {
+        let mut session = Session::open(&peer, claim, Open::Write { path: path.into(), kept }).await;
+        session.say(&Frame::Input(linked.clone())).await;
+        session.say(&Frame::InputEnd).await;
+        assert_eq!(session.end().await.failed, None);
+        let look = format!("cd {path}; stat -c '%h %u:%g' one; [ one -ef two ] && [ one -ef sub/three ] && cat two");
+        assert_eq!(exec(&peer, claim, &["sh", "-c", &look]).await.output, format!("3 {owner}\nx\n"), "{path}");
+    }
     assert!(write("/no/such/folder", packed(&[("f", "x")])).await.failed.is_some());
     let there: Vec<_> = std::fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(there, ["secret"], "nothing left the container");

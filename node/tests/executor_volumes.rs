@@ -151,9 +151,10 @@ async fn folders_of_the_machine_are_shown_where_it_allows_them() {
 struct Mount(std::path::PathBuf);
 
 impl Mount {
-    fn tmpfs(at: std::path::PathBuf) -> Self {
+    fn tmpfs(at: std::path::PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).unwrap();
-        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
+        let options = format!("size={size}");
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
         Self(at)
     }
 }
@@ -171,7 +172,7 @@ async fn what_is_mounted_below_a_folder_is_as_read_only_as_the_folder() {
     }
     let shown = tempfile::tempdir().unwrap();
     let root = shown.path().canonicalize().unwrap();
-    let below = Mount::tmpfs(root.join("disk"));
+    let below = Mount::tmpfs(root.join("disk"), "64k");
     fs::write(root.join("disk/file"), "below\n").unwrap();
     let allows = vec![format!("bind={}:ro", root.display()), format!("bind={}/disk", root.display())];
     let mut peer = Peer::providing(Provisions { allows, ..Provisions::default() }).await;
@@ -247,7 +248,7 @@ impl Copy {
     }
 
     async fn restored(peer: &Peer, archive: &[u8]) -> Option<String> {
-        let mut copy = Self::open(peer, Open::Write { path: "/".into() }).await;
+        let mut copy = Self::open(peer, Open::Write { path: "/".into(), kept: true }).await;
         for piece in archive.chunks(1 << 15) {
             copy.say(&Frame::Input(piece.to_vec())).await;
         }
@@ -281,7 +282,7 @@ async fn a_volume_is_restored_as_a_whole_or_not_at_all() {
     assert!(cut.as_ref().is_some_and(|why| why.contains("cut short")), "{cut:?}");
     assert!(Copy::restored(&peer, b"no archive at all").await.is_some());
     assert!(Copy::restored(&peer, &[]).await.is_some());
-    let mut gone = Copy::open(&peer, Open::Write { path: "/".into() }).await;
+    let mut gone = Copy::open(&peer, Open::Write { path: "/".into(), kept: true }).await;
     gone.say(&Frame::Input(archive[..2048].to_vec())).await;
     let beside = peer.data.path().join("volumes").join(VolumeId([1; 16]).hex()).join("restoring");
     let comes = async {
@@ -312,6 +313,121 @@ async fn a_volume_is_restored_as_a_whole_or_not_at_all() {
     let all = "cat /srv/link; ls /srv; stat -c '%u:%g %a' /srv /srv/sub";
     assert_eq!(peer.run(with(all)).await, (0, "one\nlink\nsub\n33:34 2750\n5:6 2711\n".into()));
     assert!(!beside.exists());
+    peer.close().await;
+}
+
+/// Gives a file an extended attribute.
+fn attribute(path: &Path, name: &str, value: &[u8]) {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    let name = std::ffi::CString::new(name).unwrap();
+    // SAFETY: both are C strings, and the value has the length that is given.
+    let set = unsafe { nix::libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn attribute_of(path: &Path, name: &str) -> Vec<u8> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    let name = std::ffi::CString::new(name).unwrap();
+    let mut value = vec![0; 256];
+    // SAFETY: both are C strings, and the buffer has the length that is given.
+    let read = unsafe { nix::libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    value.truncate(usize::try_from(read).unwrap_or(0));
+    value
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_holds_all_that_a_file_is() {
+    use std::os::unix::fs::MetadataExt;
+    if !containers_run() {
+        return;
+    }
+    // As setcap writes it for cap_net_bind_service=ep, with a line's end among its bytes.
+    const RIGHTS: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, b'\n', 0, 0, 0, 0, 0, 0, 0];
+    let mut peer = Peer::new().await;
+    let with =
+        |text: &str| mounting(script(text), Mounts { volumes: vec![volume("data", "/srv")], ..Mounts::default() });
+    let long = "d".repeat(200);
+    let make = format!(
+        "cd /srv; echo one > a; ln a b; mkdir -p {long}; ln a {long}/{long}; mkfifo -m 620 pipe; chown 5:6 pipe; \
+         truncate -s 40M hole; printf end >> hole; cp /bin/true tool; chmod 4755 tool; ln -s a soft; ln soft soft2"
+    );
+    assert_eq!(peer.run(with(&make)).await, (0, String::new()));
+    let lies = peer.data.path().join("volumes").join(VolumeId([1; 16]).hex()).join("data");
+    attribute(&lies.join("a"), "user.line", b"one\ntwo");
+    attribute(&lies.join(&long), "user.folder", b"yes");
+    attribute(&lies.join("tool"), "security.capability", RIGHTS);
+    let (archive, failed) = Copy::open(&peer, Open::Read { path: "/".into() }).await.end().await;
+    assert_eq!(failed, None);
+    assert_eq!(peer.run(with("rm -r /srv/*")).await.0, 0);
+    assert_eq!(Copy::restored(&peer, &archive).await, None);
+
+    let of = |name: &str| fs::symlink_metadata(lies.join(name)).unwrap();
+    let other = format!("{long}/{long}");
+    assert_eq!((of("a").nlink(), of("a").ino(), of("a").ino()), (3, of("b").ino(), of(&other).ino()));
+    assert_eq!((of("soft").is_symlink(), of("soft").ino()), (true, of("soft2").ino()));
+    assert_eq!((of("pipe").mode(), of("pipe").uid(), of("pipe").gid()), (0o010_620, 5, 6));
+    assert_eq!(of("hole").len(), (40 << 20) + 3);
+    assert!(of("hole").blocks() * 512 < 1 << 20, "{} blocks", of("hole").blocks());
+    assert_eq!(of("tool").mode() & 0o7777, 0o4755);
+    assert_eq!(attribute_of(&lies.join("b"), "user.line"), b"one\ntwo");
+    assert_eq!(attribute_of(&lies.join(&long), "user.folder"), b"yes");
+    assert_eq!(attribute_of(&lies.join("tool"), "security.capability"), RIGHTS);
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_ends_neither_peer_nor_task() {
+    if !containers_run() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let _disk = Mount::tmpfs(place.path().join("disk"), "32m");
+    let mut peer = Peer::within(&place.path().join("disk")).await;
+    let with =
+        |text: &str| mounting(script(text), Mounts { volumes: vec![volume("data", "/srv")], ..Mounts::default() });
+    assert_eq!(peer.run(with("echo kept > /srv/kept")).await.0, 0);
+    let (archive, _) = Copy::open(&peer, Open::Read { path: "/".into() }).await.end().await;
+    // One that writes all the time: before, meanwhile and afterwards.
+    let line = "x".repeat(1000);
+    let chatter = peer.start(script(&format!(
+        "n=0; while :; do n=$((n + 1)); echo $n {line}; [ $((n % 5)) = 0 ] && sleep 0.01; done"
+    )));
+    peer.line(chatter, "100 xxx").await;
+    let (code, said) = peer.run(with("dd if=/dev/zero of=/srv/full bs=64k 2>/dev/null; exit $(($? + 2))")).await;
+    assert_eq!((code, said.as_str()), (3, ""), "it ends like any program");
+    // Nothing new begins, and that is said; what runs goes on, also when the daemon comes back.
+    let refused = peer.start(script("true"));
+    let report = peer.ended(refused).await;
+    assert!(matches!(&report, TaskReport::Failed { reason } if reason.contains("No space left")), "{report:?}");
+    peer.come_back().await;
+    let sessions = peer.executor().sessions().unwrap();
+    let (bytes, files, _) = sessions.measure_volume(VolumeId([1; 16])).await.unwrap();
+    assert!(bytes > 8 << 20 && files == 2, "{bytes} {files}");
+    let (whole, failed) = Copy::open(&peer, Open::Read { path: "/".into() }).await.end().await;
+    assert!(failed.is_none() && whole.len() as u64 > 8 << 20, "{failed:?}");
+    let failed = Copy::restored(&peer, &whole).await;
+    assert!(failed.as_ref().is_some_and(|why| why.contains("no space left")), "{failed:?}");
+    let lies = peer.data.path().join("volumes").join(VolumeId([1; 16]).hex());
+    assert_eq!(fs::read_to_string(lies.join("data/kept")).unwrap(), "kept\n");
+    assert!(!lies.join("restoring").exists());
+    // With room everything is as before.
+    fs::remove_file(lies.join("data/full")).unwrap();
+    assert_eq!(Copy::restored(&peer, &archive).await, None);
+    assert_eq!(peer.run(with("cat /srv/*")).await, (0, "kept\n".into()));
+    let lines = |text: &str| text.lines().last().and_then(|line| line.split(' ').next()?.parse::<u64>().ok());
+    let before = lines(&peer.output(chatter).await).unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        while lines(&peer.output(chatter).await).is_none_or(|now| now <= before) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("its log goes on");
+    for text in peer.output(chatter).await.lines().rev().skip(1).take(1000) {
+        assert!(text.split_once(' ').is_some_and(|(_, rest)| rest == line), "{text:?}");
+    }
+    peer.stop(chatter, 0);
+    peer.ended(chatter).await;
     peer.close().await;
 }
 

@@ -72,6 +72,68 @@ fn what_was_written_is_read_back() {
     assert_eq!(mine.proof.signature.0[..32], mine.signed());
 }
 
+/// A small disk in memory.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// `None` where this process may not mount one.
+    fn of(bytes: u64) -> Option<Self> {
+        let at = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), at.path(), Some("tmpfs"), flags, Some(size.as_str())).ok()?;
+        Some(Self(at))
+    }
+
+    /// Leaves no byte.
+    fn fill(&self) -> std::path::PathBuf {
+        let path = self.0.path().join("ballast");
+        let mut ballast = std::fs::File::create(&path).unwrap();
+        while ballast.write(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        nix::mount::umount(self.0.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_promised_meanwhile() {
+    let Some(disk) = Disk::of(8 << 20) else {
+        return eprintln!("skipped: this process may not mount a small disk");
+    };
+    let path = disk.0.path().join("ledger.redb");
+    let large = |key: &str| Job::Store {
+        ops: vec![StoreOp::Local(Local { key: key.into(), value: Some(vec![7; 3 << 19]) })],
+        token: Some(1),
+    };
+    let (writer, mut words) = start(Store::open(&path).unwrap().0);
+    writer.write(large("before"));
+    assert!(matches!(words.blocking_recv(), Some(Done::Stored { .. })));
+    let ballast = disk.fill();
+    writer.write(large("meanwhile"));
+    let records = vec![record(ME, 1, "task")];
+    writer.write(Job::Commit { commit: 2, drafts: Draft::cut(ME, 0, records), local: Vec::new() });
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert!(words.try_recv().is_err(), "there is no room for it");
+    std::fs::remove_file(ballast).unwrap();
+    assert!(matches!(words.blocking_recv(), Some(Done::Stored { .. })));
+    assert!(matches!(words.blocking_recv(), Some(Done::Committed { commit: 2, .. })));
+
+    // Who ends the peer waits for no room.
+    disk.fill();
+    writer.write(large("lost"));
+    drop(writer);
+    assert!(matches!(words.blocking_recv(), Some(Done::Failed(StoreError::Write(_)))));
+    std::fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    let restored = Store::open(&path).unwrap().1;
+    let keys: Vec<&str> = restored.local.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!((keys, restored.records.len()), (vec!["before", "meanwhile"], 1));
+}
+
 #[test]
 fn a_ledger_that_was_half_made_when_the_power_went_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();

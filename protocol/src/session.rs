@@ -55,7 +55,12 @@ pub enum Open {
     /// A tar archive of what lies at a path.
     Read { path: String },
     /// Puts the entries of a tar archive into the folder at a path.
-    Write { path: String },
+    Write {
+        path: String,
+        /// With the owners and times that the archive says, and not as root's.
+        #[serde(default)]
+        kept: bool,
+    },
 }
 
 /// A process to run in a container.

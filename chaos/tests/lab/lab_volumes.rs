@@ -1,13 +1,14 @@
 //! Volumes stay where they are, whatever becomes of their machines; and secrets are read by tasks alone.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rialto_chaos::netns::{Lab, until};
 use rialto_protocol::api::VolumeRow;
 
-use crate::{PATIENCE, app_file, exactly, live, three};
+use crate::{PATIENCE, app_file, exactly, live, three, turn};
 
 /// Longer than it takes to hold a machine for down and to replace what it ran.
 const LONG_ENOUGH: Duration = Duration::from_secs(8);
@@ -110,6 +111,85 @@ volumes: {data: {}}
     lab.machine(others[0]).done(&["rm", "--yes", "--volumes", "shop"]).unwrap();
     let volumes: Vec<VolumeRow> = lab.machine(others[1]).json(&["volume", "ls"]).unwrap();
     assert_eq!(volumes, []);
+}
+
+/// A small disk in memory, on which a machine has its data.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn at(path: PathBuf, size: &str) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        let options = format!("mode=700,size={size}");
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_machine_whose_disk_is_full_goes_on_and_its_tasks_are_nobody_there() {
+    let Some(_turn) = turn() else { return };
+    let mut lab = Lab::new(1).unwrap();
+    lab.set_flags(&["--userns-remap", "300000:65536"]);
+    let _disk = SmallDisk::at(lab.machine(0).data(), "64m");
+    lab.found().unwrap();
+    let machine = lab.machine(0);
+    let peer = machine.pid();
+    // Root of a task is nobody, and has what is its network's: a port below 1024, settings of its own.
+    let text = "services:
+  web:
+    image: host
+    sysctls: {net.core.somaxconn: 77}
+    command: [sh, -c, 'cat /proc/sys/net/core/somaxconn /proc/self/uid_map; busybox httpd -p 80 && echo listens; exec sleep 3600']
+";
+    let file = app_file(&lab, "shop", text);
+    machine.done(&["deploy", "-f", file.to_str().unwrap(), "--app", "shop"]).unwrap();
+    for wanted in ["77", "300000", "listens"] {
+        said(&lab, 0, &["logs", "shop.web"], wanted);
+    }
+    let text = "services:
+  filler:
+    image: host
+    restart: 'no'
+    command: [sh, -c, 'dd if=/dev/zero of=/srv/full bs=64k; exit 3']
+    volumes: ['data:/srv']
+volumes: {data: {}}
+";
+    let file = app_file(&lab, "full", text);
+    machine.done(&["deploy", "-f", file.to_str().unwrap(), "--app", "full", "--detach"]).unwrap();
+    let is_full = || match nix::sys::statvfs::statvfs(&machine.data()).unwrap().blocks_available() {
+        0 => Ok(()),
+        free => Err(format!("{free} blocks are free")),
+    };
+    until("the disk is full", PATIENCE, is_full).unwrap();
+
+    // It answers, and what runs can be looked at.
+    assert_eq!(machine.pid(), peer);
+    machine.status().unwrap();
+    machine.ps().unwrap();
+    let volume: VolumeRow = machine.json(&["volume", "inspect", "full/data"]).unwrap();
+    assert!(volume.bytes.is_some_and(|bytes| bytes > 16 << 20), "{volume:?}");
+    assert_eq!(machine.done(&["exec", "shop.web.1", "--", "id", "-u"]).unwrap().stdout, "0\n");
+    let wanted = lab.folder().join("wanted");
+    fs::write(&wanted, "x").unwrap();
+    let refused = machine.cli(&["cp", wanted.to_str().unwrap(), "shop.web.1:/tmp/x"]).unwrap();
+    assert_eq!(refused.code, 0, "memory is no disk: {refused:?}");
+
+    // And with room everything is told, and new things begin.
+    fs::remove_file(Path::new(&volume.path.unwrap()).join("full")).unwrap();
+    said(&lab, 0, &["ps", "-a", "full"], "exited (3)");
+    let again = machine.done(&["run", "host", "--", "echo", "again"]).unwrap();
+    assert_eq!(again.stdout, "again\n");
+    assert_eq!(machine.pid(), peer);
+    for app in ["full", "shop"] {
+        machine.done(&["rm", "--yes", "--volumes", app]).unwrap();
+    }
+    lab.machine_mut(0).stop(PATIENCE).unwrap();
 }
 
 #[test]

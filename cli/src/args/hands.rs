@@ -68,6 +68,10 @@ pub struct Cp {
     /// PATH here, TASK:PATH, or -.
     #[arg(value_name = "TO")]
     pub to: String,
+    /// Keep owners and times, as the archive has them: without it what is copied into a container is root's there, and
+    /// what is copied out is yours
+    #[arg(short, long)]
+    pub archive: bool,
 }
 
 /// Shows where the ports of running tasks are reached.

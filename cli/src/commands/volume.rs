@@ -111,7 +111,7 @@ async fn restore(client: &Client, volume: &OneVolume, file: &Path) -> Result<(),
         }
         Err(error) => return Err(error.into()),
     }
-    let open = Open::Write { path: "/".into() };
+    let open = Open::Write { path: "/".into(), kept: true };
     let (hearing, saying) = client.volume_session(name, machine.as_deref(), open).await?;
     push(hearing, saying, move |mut outlet| {
         let mut archive = archive;

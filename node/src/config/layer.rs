@@ -8,7 +8,7 @@ use clap::Parser;
 use serde::Deserialize;
 
 use super::offers::{self, Gpus};
-use super::values::{Address, Advertise, Cpus, ExecutorKind, Hold, TaskRange};
+use super::values::{Address, Advertise, Cpus, ExecutorKind, Hold, TaskRange, UsernsRemap};
 use super::{ConfigError, Flags, Registries, Size};
 use crate::executor::devices::DeviceClass;
 use crate::executor::network::Overlay;
@@ -82,6 +82,9 @@ pub struct Layer {
     pub devices: BTreeMap<String, DeviceClass>,
     #[arg(skip)]
     pub registries: Option<Registries>,
+    /// Give tasks users of their own, nobody's on the machine: root is FIRST, user 1 is FIRST+1, … [default: none]
+    #[arg(long, value_name = "FIRST:COUNT|none")]
+    pub userns_remap: Option<UsernsRemap>,
     /// How long a minority of the machines holds replacements back: 60s, 5m, `forever` [default: 60s]
     #[arg(long, value_name = "TIME")]
     pub minority_hold: Option<Hold>,
@@ -114,6 +117,7 @@ const VARIABLES: &[(&str, &str, bool)] = &[
     ("MEMORY", "memory", false),
     ("EXECUTOR", "executor", false),
     ("ALLOW", "allow", true),
+    ("USERNS_REMAP", "userns-remap", false),
     ("MINORITY_HOLD", "minority-hold", false),
     ("CONFIG", "config", false),
 ];
@@ -170,6 +174,7 @@ impl Layer {
             allow: if self.allow.is_empty() { lower.allow } else { self.allow },
             devices: if self.devices.is_empty() { lower.devices } else { self.devices },
             registries: self.registries.or(lower.registries),
+            userns_remap: self.userns_remap.or(lower.userns_remap),
             minority_hold: self.minority_hold.or(lower.minority_hold),
             stop_tasks: self.stop_tasks.or(lower.stop_tasks),
             config: self.config.or(lower.config),

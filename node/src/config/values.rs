@@ -6,6 +6,8 @@ use std::str::FromStr;
 use rialto_protocol::model::Range;
 use serde::{Deserialize, Deserializer};
 
+use crate::executor::userns::Remap;
+
 /// What runs tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,6 +45,21 @@ impl FromStr for TaskRange {
             return Ok(Self(None));
         }
         text.parse().map(|range| Self(Some(range)))
+    }
+}
+
+/// Which users of the machine those of tasks are, or `none`: the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsernsRemap(pub Option<Remap>);
+
+impl FromStr for UsernsRemap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|remap| Self(Some(remap)))
     }
 }
 
@@ -115,7 +132,7 @@ macro_rules! read_as_text {
         }
     )*};
 }
-read_as_text!(Address, Advertise, Hold, TaskRange);
+read_as_text!(Address, Advertise, Hold, TaskRange, UsernsRemap);
 
 impl<'de> Deserialize<'de> for Cpus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -2,6 +2,7 @@
 //! library forks and changes the working directory of its whole process.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -20,9 +21,10 @@ use nix::unistd::execvp;
 use super::cgroup::Hierarchies;
 use super::folder::{Folder, Plan};
 use super::identity::User;
-use super::mounts::Mounted;
+use super::mounts::{Laid, Mounted};
 use super::process::Pidfd;
-use super::{device_program, init, options};
+use super::userns::Users;
+use super::{device_program, init, options, prepared};
 
 /// Why there is no container. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +72,13 @@ pub fn create(
     folder: &Folder,
     plan: &Plan,
     root: &Path,
-    mounted: &[Mounted],
+    laid: &Laid,
+    users: Option<&Users>,
     process: Process,
     streams: Streams,
 ) -> Result<Created, ContainerError> {
-    let description = describe(plan, root, mounted, process)?;
+    set_network(plan)?;
+    let description = describe(plan, root, laid, users, process)?;
     description.save(plan.bench.join("config.json"))?;
     // Who enters the container later is bound as its first process is.
     description.save(folder.description())?;
@@ -126,19 +130,29 @@ fn told(error: libcontainer::error::LibcontainerError) -> ContainerError {
     ContainerError::Build(text)
 }
 
-fn describe(plan: &Plan, root: &Path, mounted: &[Mounted], process: Process) -> Result<oci::Spec, ContainerError> {
+fn describe(
+    plan: &Plan,
+    root: &Path,
+    laid: &Laid,
+    users: Option<&Users>,
+    process: Process,
+) -> Result<oci::Spec, ContainerError> {
     use oci::LinuxNamespaceType as Namespace;
     let kinds = [Namespace::Pid, Namespace::Mount, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup];
-    let own_network = kinds.contains(&Namespace::Network);
-    let namespaces = kinds.map(|kind| oci::LinuxNamespaceBuilder::default().typ(kind).build());
+    let own = kinds.map(|kind| oci::LinuxNamespaceBuilder::default().typ(kind).build());
+    // One that is there already: the library would want systemd for one that it makes itself.
+    let of_users =
+        users.map(|users| oci::LinuxNamespaceBuilder::default().typ(Namespace::User).path(users.path()).build());
     let owned = |paths: &[&str]| paths.iter().map(|path| path.to_string()).collect::<Vec<_>>();
     let privileged = plan.container.privileged;
     let mut linux = oci::LinuxBuilder::default()
-        .namespaces(namespaces.into_iter().collect::<Result<Vec<_>, _>>()?)
+        .namespaces(of_users.into_iter().chain(own).collect::<Result<Vec<_>, _>>()?)
         .cgroups_path(&plan.cgroup)
         .resources(resources(plan)?)
-        .devices(options::devices(&plan.container)?)
-        .sysctl(sysctls(plan, own_network)?)
+        .devices(if users.is_some() { Vec::new() } else { options::devices(&plan.container)? })
+        .sysctl(
+            plan.container.sysctls.clone().into_iter().filter(|(name, _)| !of_network(name)).collect::<HashMap<_, _>>(),
+        )
         .masked_paths(owned(if privileged {
             &[]
         } else {
@@ -168,20 +182,28 @@ fn describe(plan: &Plan, root: &Path, mounted: &[Mounted], process: Process) -> 
         .version("1.0.2")
         .root(oci::RootBuilder::default().path(root).readonly(plan.container.read_only).build()?)
         .hostname(&plan.hostname)
-        .mounts(mounts(plan, mounted)?)
+        .mounts(mounts(plan, laid, users)?)
         .process(first_process(plan, process)?)
         .linux(linux)
         .build()?;
     Ok(spec)
 }
 
-/// Settings of the kernel that are the task's own.
-fn sysctls(plan: &Plan, own_network: bool) -> Result<HashMap<String, String>, ContainerError> {
-    let of_network = plan.container.sysctls.keys().find(|name| name.starts_with("net."));
-    if let Some(name) = of_network.filter(|_| !own_network) {
-        return Err(ContainerError::Build(format!("{name} cannot be set: the task has the machine's network")));
+fn of_network(name: &str) -> bool {
+    name.starts_with("net.")
+}
+
+/// Settings of the kernel for the task's own network. This process lives in it, with the rights that it takes.
+fn set_network(plan: &Plan) -> Result<(), ContainerError> {
+    for (name, value) in plan.container.sysctls.iter().filter(|(name, _)| of_network(name)) {
+        let wrong = |why: String| ContainerError::Build(format!("{name} cannot be set: {why}"));
+        if plan.names.is_none() {
+            return Err(wrong("the task has the machine's network".into()));
+        }
+        let file = Path::new("/proc/sys").join(name.replace('.', "/"));
+        fs::write(file, value).map_err(|error| wrong(error.to_string()))?;
     }
-    Ok(plan.container.sysctls.clone().into_iter().collect())
+    Ok(())
 }
 
 fn first_process(plan: &Plan, process: Process) -> Result<oci::Process, ContainerError> {
@@ -190,13 +212,17 @@ fn first_process(plan: &Plan, process: Process) -> Result<oci::Process, Containe
         .gid(process.user.gid)
         .additional_gids(process.user.groups)
         .build()?;
+    let limits = options::rlimits(&plan.container)?;
+    if plan.remap.is_some() {
+        limits.iter().try_for_each(options::raise)?;
+    }
     let mut built = oci::ProcessBuilder::default()
         .terminal(false)
         .args(process.arguments)
         .env(process.environment)
         .cwd(process.working_dir)
-        .capabilities(options::capabilities(&plan.container, process.user.uid == 0)?)
-        .rlimits(options::rlimits(&plan.container)?)
+        .capabilities(options::capabilities(&plan.container, process.user.uid == 0, plan.remap.is_some())?)
+        .rlimits(limits)
         .user(user)
         .no_new_privileges(true)
         .build()?;
@@ -238,7 +264,7 @@ fn resources(plan: &Plan) -> Result<oci::LinuxResources, ContainerError> {
     Ok(resources.build()?)
 }
 
-fn mounts(plan: &Plan, mounted: &[Mounted]) -> Result<Vec<oci::Mount>, OciSpecError> {
+fn mounts(plan: &Plan, laid: &Laid, users: Option<&Users>) -> Result<Vec<oci::Mount>, ContainerError> {
     let of = |kind: &str, at: &str, options: &str| {
         oci::MountBuilder::default()
             .typ(kind)
@@ -255,25 +281,29 @@ fn mounts(plan: &Plan, mounted: &[Mounted]) -> Result<Vec<oci::Mount>, OciSpecEr
         of("devpts", "/dev/pts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5")?,
         of("tmpfs", "/dev/shm", &format!("nosuid,noexec,nodev,mode=1777,size={shm_bytes}"))?,
         of("mqueue", "/dev/mqueue", "nosuid,noexec,nodev")?,
-        of("sysfs", "/sys", sys)?,
     ];
-    if plan.digest().is_some() || plan.names.is_some() {
-        // On the machine's network a task finds names as the machine does.
-        for name in ["hosts", "resolv.conf"] {
-            let from = plan.names.as_ref().unwrap_or(&plan.etc).join(name);
-            if from.exists() {
-                let at = format!("/etc/{name}");
-                let mount = oci::MountBuilder::default().typ("bind").source(from).destination(at);
-                mounts.push(mount.options(["bind", "ro", "nosuid", "nodev"].map(str::to_owned).to_vec()).build()?);
+    let bound = |from: &Path, at: &Path, options: &[&str]| {
+        let mount = oci::MountBuilder::default().typ("bind").source(from).destination(at);
+        mount.options(options.iter().map(|option| option.to_string()).collect::<Vec<_>>()).build()
+    };
+    match users {
+        None => mounts.push(of("sysfs", "/sys", sys)?),
+        // What only the machine's root can make is made by this process.
+        Some(_) => {
+            mounts.push(bound(&prepared::system(&plan.bench)?, Path::new("/sys"), &["rbind", "rprivate", "ro"])?);
+            for (from, at) in prepared::devices(plan)? {
+                mounts.push(bound(&from, &at, &["bind", "rprivate"])?);
             }
         }
     }
+    for name in &laid.names {
+        mounts.push(bound(&name.from, Path::new(&name.at), &["bind", "ro", "nosuid", "nodev"])?);
+    }
     let mut own = options::mounts(&plan.container)?;
-    for Mounted { from, at, read_only, .. } in mounted {
+    for Mounted { from, at, read_only, .. } in &laid.mounts {
         // What is mounted below has these already: a shim lays nothing else.
         let options = ["rbind", "rprivate", "nodev", if *read_only { "ro" } else { "rw" }];
-        let mount = oci::MountBuilder::default().typ("bind").source(from).destination(at);
-        own.push(mount.options(options.map(str::to_owned).to_vec()).build()?);
+        own.push(bound(from, Path::new(at), &options)?);
     }
     // What lies within another is mounted after it.
     own.sort_by_key(|mount| mount.destination().components().count());

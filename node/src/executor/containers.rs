@@ -34,7 +34,7 @@ use super::logs::{LOG_BYTES_MAX, LogStore};
 use super::network::namespace::Namespace;
 use super::roll::{Phase, Roll, Wish};
 use super::volumes::VolumeStore;
-use super::{Config, NOTHING_HERE, Order, Told, devices, etc, mounts, names};
+use super::{Config, NOTHING_HERE, Order, Told, devices, etc, mounts, names, userns};
 
 /// The name of the image that is the machine itself.
 const HOST: &str = "host";
@@ -81,6 +81,11 @@ impl Containers {
         }
         etc::refresh(&config.data.join("executor/etc"))?;
         let volumes = VolumeStore::open(&config.data)?;
+        if let Some(remap) = config.remap {
+            let way_out = "without --userns-remap the users of tasks are those of the machine";
+            let said = |error| io::Error::other(format!("--userns-remap: {error} ({way_out})"));
+            userns::probe(remap, &config.data).map_err(said)?;
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             config,
@@ -272,9 +277,14 @@ impl Containers {
         }
         let folder = self.folder(claim);
         folder.create()?;
+        let remap = self.config.remap;
+        if let Some(refusal) = remap.and_then(|_| userns::refusal(&spec.container)) {
+            return Err(io::Error::other(refusal));
+        }
         let (wanted, app) = (&spec.container.mounts, &spec.task.app.name);
         let (store, allows) = (&self.volumes, &self.config.provisions.allows);
-        let mounted = mounts::find(wanted, app, &spec.volumes, &image, &folder, store, allows, &self.config.hide)?;
+        let mounted =
+            mounts::find(wanted, app, &spec.volumes, &image, &folder, store, allows, &self.config.hide, remap)?;
         let units = self.units_for(claim, spec)?;
         let (files, variables) = devices::files(&self.config.provisions.devices, &units);
         let mut plan = Plan { mounts: mounted, units, ..self.plan(claim, spec, image, etc) };
@@ -338,6 +348,7 @@ impl Containers {
             etc,
             names: None,
             bench: self.bench(),
+            remap: self.config.remap,
             hide: self.config.hide.clone(),
             log_bytes_max: LOG_BYTES_MAX,
             listens: spec.listens.clone(),

@@ -23,6 +23,7 @@ use rialto_protocol::session::{Failed, Frame, Open};
 
 use super::folder::{Folder, Life, Plan};
 use super::process::{Pidfd, boot_id};
+use super::userns;
 use copy::Owners;
 use talk::Talk;
 
@@ -82,11 +83,10 @@ fn serve(folder: &Folder, talk: &mut Talk) -> Result<i32, Failed> {
     let entered = Entered::find(folder)?;
     match open {
         Open::Exec(exec) => exec::run(&entered, &exec, talk),
-        Open::Read { path } => {
-            copy::read(&entered.root().map_err(broken("the container's root"))?, &path, talk).map(|()| 0)
-        }
-        Open::Write { path } => {
-            copy::write(&entered.root().map_err(broken("the container's root"))?, &path, Owners::Root, talk).map(|()| 0)
+        Open::Read { path } => copy::read(&entered.files()?, &path, talk).map(|()| 0),
+        Open::Write { path, kept } => {
+            let owners = if kept { Owners::Kept } else { Owners::Root };
+            copy::write(&entered.files()?, &path, owners, talk).map(|()| 0)
         }
         Open::Attach { .. } => Err(failed(ErrorCode::Invalid, "the shim is whom to attach to")),
     }
@@ -111,6 +111,22 @@ impl Entered {
             true => Err(io::Error::new(io::ErrorKind::NotFound, "the task has ended")),
             false => Ok(root),
         }
+    }
+}
+
+impl Entered {
+    /// The container's root folder, for this process to read and write there as the container's root.
+    fn files(&self) -> Result<File, Failed> {
+        let root = self.root().map_err(broken("the container's root"))?;
+        if self.plan.remap.is_some() {
+            userns::become_root(&self.pidfd).map_err(broken("the container's users"))?;
+        }
+        Ok(root)
+    }
+
+    /// What the machine calls a user of the container.
+    fn outside(&self, id: u32) -> Result<u32, Failed> {
+        userns::outside(self.plan.remap, id).map_err(|error| failed(ErrorCode::Invalid, error.to_string()))
     }
 }
 

@@ -18,9 +18,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::devices::Unit;
 use super::mounts::Mounted;
 use super::process::Process;
+use super::userns::Remap;
 
 /// The version of the files, and of the control protocol: see [`super::control`].
 pub const VERSION: u32 = 1;
+
+/// More than an exit takes, with a reason of a few sentences.
+const EXIT_BYTES: usize = 4_096;
 
 /// `DATA/executor/tasks/CLAIM`.
 #[derive(Clone, Debug)]
@@ -58,6 +62,9 @@ pub struct Plan {
     pub hide: Vec<PathBuf>,
     /// An empty folder: each shim mounts there, and sees there, its own.
     pub bench: PathBuf,
+    /// Which users of the machine those of the task are; `None`: the same.
+    #[serde(default)]
+    pub remap: Option<Remap>,
     /// The log's bound.
     pub log_bytes_max: u64,
     /// TCP ports at which its program is to listen before anybody is sent there.
@@ -270,7 +277,7 @@ impl Folder {
     }
 
     pub fn write_plan(&self, plan: &Plan) -> io::Result<()> {
-        self.write("plan.json", plan, false)
+        self.write("plan.json", plan)
     }
 
     pub fn read_life(&self) -> io::Result<Life> {
@@ -279,7 +286,7 @@ impl Folder {
 
     /// Not forced to the disk: after another boot there is no life to know of.
     pub fn write_life(&self, life: &Life) -> io::Result<()> {
-        self.write("life.json", life, false)
+        self.write("life.json", life)
     }
 
     pub fn read_lease(&self) -> io::Result<Lease> {
@@ -288,16 +295,29 @@ impl Folder {
 
     /// Not forced to the disk: no lease outlives a boot.
     pub fn write_lease(&self, lease: &Lease) -> io::Result<()> {
-        self.write("lease.json", lease, false)
+        self.write("lease.json", lease)
     }
 
     pub fn read_exit(&self) -> io::Result<Exit> {
         self.read("exit.json")
     }
 
+    /// Sets room aside for how it will have ended: a task that fills the disk must not take it.
+    pub fn reserve_exit(&self) -> io::Result<()> {
+        fs::write(self.0.join("exit.json.new"), [b' '; EXIT_BYTES])
+    }
+
     /// On the disk when it returns.
     pub fn write_exit(&self, exit: &Exit) -> io::Result<()> {
-        self.write("exit.json", exit, true)
+        let temporary = self.0.join("exit.json.new");
+        // Over what was set aside, if it was: what follows the JSON is blank.
+        let mut file = File::options().write(true).create(true).truncate(false).open(&temporary)?;
+        let mut bytes = serde_json::to_vec(exit)?;
+        bytes.resize(bytes.len().max(EXIT_BYTES), b' ');
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.0.join("exit.json"))?;
+        File::open(&self.0)?.sync_all()
     }
 
     /// What its health check said last.
@@ -307,7 +327,7 @@ impl Folder {
 
     /// Not forced to the disk: the next check says it again.
     pub fn write_health(&self, health: Health) -> io::Result<()> {
-        self.write("health.json", &health, false)
+        self.write("health.json", &health)
     }
 
     /// Removes what only a living task needs; the log and the exit stay.
@@ -331,18 +351,10 @@ impl Folder {
     }
 
     /// Whole or not at all.
-    fn write<T: Serialize>(&self, name: &str, value: &T, durable: bool) -> io::Result<()> {
+    fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         let temporary = self.0.join(format!("{name}.new"));
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        if durable {
-            file.sync_all()?;
-        }
-        fs::rename(&temporary, self.0.join(name))?;
-        if durable {
-            File::open(&self.0)?.sync_all()?;
-        }
-        Ok(())
+        fs::write(&temporary, serde_json::to_vec(value)?)?;
+        fs::rename(&temporary, self.0.join(name))
     }
 }
 

@@ -6,8 +6,11 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Gid, Uid, fchownat};
+
+use super::userns::Remap;
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -66,8 +69,8 @@ fn resolve(user: &str, group: Option<&str>, passwd: &str, groups: &str) -> Resul
     Ok(User { uid, gid, groups: others.filter_map(|fields| fields[2].parse().ok()).collect() })
 }
 
-/// Makes the working folder, as `mkdir -p` would inside of the image.
-pub fn make_working_dir(root: &Path, path: &str) -> io::Result<()> {
+/// Makes the working folder, as `mkdir -p` of its root would inside of the image.
+pub fn make_working_dir(root: &Path, remap: Option<Remap>, path: &str) -> io::Result<()> {
     let mut at: OwnedFd = File::open(root)?.into();
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
     if names.contains(&"..") {
@@ -81,7 +84,12 @@ pub fn make_working_dir(root: &Path, path: &str) -> io::Result<()> {
             Ok(found) => found,
             Err(nix::errno::Errno::ENOENT) => {
                 mkdirat(at.as_fd(), names[count - 1], Mode::from_bits_truncate(0o755))?;
-                openat2(&whole, path.as_str(), how(OFlag::O_DIRECTORY | OFlag::O_PATH))?
+                let made = openat2(&whole, path.as_str(), how(OFlag::O_DIRECTORY | OFlag::O_PATH))?;
+                if let Some(Remap { first, .. }) = remap {
+                    let root = Some(first);
+                    fchownat(&made, "", root.map(Uid::from_raw), root.map(Gid::from_raw), AtFlags::AT_EMPTY_PATH)?;
+                }
+                made
             }
             Err(errno) => return Err(errno.into()),
         };
@@ -129,9 +137,9 @@ mod tests {
         std::os::unix::fs::symlink("/etc/hostname", root.path().join("etc/passwd")).unwrap();
         assert_eq!(user_of(root.path(), "5"), Ok(User { uid: 5, gid: 0, groups: vec![] }));
         std::os::unix::fs::symlink(outside.path(), root.path().join("app")).unwrap();
-        assert!(make_working_dir(root.path(), "/app/x").is_err());
+        assert!(make_working_dir(root.path(), None, "/app/x").is_err());
         assert!(outside.path().read_dir().unwrap().next().is_none());
-        make_working_dir(root.path(), "/srv/deep/er").unwrap();
+        make_working_dir(root.path(), None, "/srv/deep/er").unwrap();
         assert!(root.path().join("srv/deep/er").is_dir());
     }
 }

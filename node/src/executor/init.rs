@@ -4,7 +4,7 @@
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::prctl::{set_dumpable, set_pdeathsig};
+use nix::sys::prctl::{set_dumpable, set_name, set_pdeathsig};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -32,6 +32,7 @@ pub fn go_before() {
 fn stay(child: Pid, all: &SigSet) -> ! {
     // Nothing in the container may look into this copy of a program of the machine's.
     let _ = set_dumpable(false);
+    let _ = set_name(c"init");
     // Its streams are the task's: they end when the task closes them.
     // SAFETY: nothing in this process uses them any more.
     unsafe {

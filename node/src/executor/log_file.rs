@@ -50,17 +50,24 @@ impl Writer {
     /// Adds a frame of at most [`FRAME_BYTES_MAX`] bytes.
     pub fn write(&mut self, stream: Stream, bytes: &[u8], at: u64) -> io::Result<()> {
         if self.length > 0 && self.length + (FRAME_HEAD + bytes.len()) as u64 > self.half {
+            let next = self.base + self.length;
+            // The new half is there before the old one makes way: a disk that is full changes nothing.
+            let file = prepare(&self.folder, next)?;
             fs::rename(self.folder.join("log"), self.folder.join("log.1"))?;
-            self.base += self.length;
-            self.length = 0;
-            self.file = begin(&self.folder, self.base)?;
+            fs::rename(self.folder.join("log.new"), self.folder.join("log"))?;
+            (self.file, self.base, self.length) = (file, next, 0);
         }
         let mut frame = Vec::with_capacity(FRAME_HEAD + bytes.len());
         frame.extend(at.to_le_bytes());
         frame.push(stream as u8);
         frame.extend((bytes.len() as u32).to_le_bytes());
         frame.extend(bytes);
-        self.file.write_all(&frame)?;
+        if let Err(error) = self.file.write_all(&frame) {
+            // Half a frame would make those after it unreadable.
+            self.file.set_len(HEAD + self.length)?;
+            self.file.seek(SeekFrom::Start(HEAD + self.length))?;
+            return Err(error);
+        }
         self.length += frame.len() as u64;
         Ok(())
     }
@@ -72,11 +79,16 @@ impl Writer {
 }
 
 fn begin(folder: &Path, base: u64) -> io::Result<File> {
-    // A reader must never meet a `log` without its head.
+    let file = prepare(folder, base)?;
+    fs::rename(folder.join("log.new"), folder.join("log"))?;
+    Ok(file)
+}
+
+/// A reader must never meet a `log` without its head: it has another name until it has one.
+fn prepare(folder: &Path, base: u64) -> io::Result<File> {
     let mut file = File::create(folder.join("log.new"))?;
     file.write_all(MAGIC)?;
     file.write_all(&base.to_le_bytes())?;
-    fs::rename(folder.join("log.new"), folder.join("log"))?;
     Ok(file)
 }
 

@@ -21,6 +21,7 @@
 //! (what tasks of the image `host` see as theirs), `bench/` (empty: where each shim mounts its own).
 
 mod adopt;
+mod attributes;
 mod cgroup;
 mod client;
 mod container;
@@ -34,6 +35,7 @@ mod enter;
 mod etc;
 mod folder;
 mod health;
+mod holes;
 mod identity;
 pub mod images;
 mod init;
@@ -45,6 +47,7 @@ mod names;
 pub mod network;
 mod null;
 mod options;
+mod prepared;
 mod probe;
 mod process;
 mod roll;
@@ -53,6 +56,7 @@ mod seccomp;
 mod sessions;
 mod shim;
 mod stats;
+pub mod userns;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -80,6 +84,7 @@ pub use probe::probe;
 pub use sessions::Sessions;
 pub use shim::shim_main;
 pub use stats::Usage;
+use userns::Remap;
 
 /// Why a task that was never here has ended.
 const NOTHING_HERE: &str = "this machine has no container of it";
@@ -97,6 +102,8 @@ pub struct Config {
     pub network: Option<Network>,
     /// What of the machine tasks may have.
     pub provisions: Provisions,
+    /// Which users of the machine those of tasks are; `None`: the same.
+    pub remap: Option<Remap>,
     /// Until when tasks may run that have a lease.
     pub deadlines: Deadlines,
     /// Where this peer serves etcd's clients; tasks with addresses of their own find it at their machine's.

@@ -4,6 +4,7 @@
 mod bind;
 mod fill;
 mod hold;
+pub mod tree;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,9 +20,9 @@ use rialto_protocol::model::volume::{Content, FileMount, VolumeMount};
 use serde::{Deserialize, Serialize};
 
 use super::folder::{Folder, Image, Plan};
+use super::userns::{Remap, Users, outside};
 use super::volumes::VolumeStore;
-pub use bind::restrict;
-pub use fill::{clear, like};
+pub use fill::{clear, dress};
 pub use hold::{Held, alone};
 
 /// The most bytes that a shim takes of secrets.
@@ -55,12 +56,14 @@ pub enum Source {
 
 /// What is mounted into a container, and its volumes, held for as long as this is.
 pub struct Laid {
+    /// Before all others: a folder that a task has at `/etc` covers them.
+    pub names: Vec<Mounted>,
     pub mounts: Vec<Mounted>,
     pub held: Vec<Held>,
 }
 
 /// Finds everything that is to be mounted, and makes what is to be made. `volumes`: by their names in the cluster;
-/// `hidden`: folders that no task may see.
+/// `hidden`: folders that no task may see; `remap`: who tasks are.
 #[expect(clippy::too_many_arguments, reason = "all that a machine knows of its mounts")]
 pub fn find(
     mounts: &Mounts,
@@ -71,10 +74,11 @@ pub fn find(
     store: &VolumeStore,
     allows: &[String],
     hidden: &[PathBuf],
+    remap: Option<Remap>,
 ) -> io::Result<Vec<Mounted>> {
     let mut found = Vec::new();
     for bind in &mounts.binds {
-        found.push(bind::find(bind, allows, hidden)?);
+        found.push(bind::find(bind, allows, hidden, remap)?);
     }
     for VolumeMount { path, name, read_only, no_copy } in &mounts.volumes {
         let from = match name {
@@ -139,20 +143,26 @@ pub fn take_gift(plan: &Plan) -> io::Result<BTreeMap<usize, Vec<u8>>> {
 
 /// Holds and fills volumes and writes files, on the shim's own bench, which is memory; then everything that is to be
 /// mounted, as it is to be seen. In the shim, in a mount namespace of its own.
-pub fn lay(plan: &Plan, root: &Path, mut gift: BTreeMap<usize, Vec<u8>>) -> io::Result<Laid> {
+pub fn lay(plan: &Plan, root: &Path, users: Option<&Users>, mut gift: BTreeMap<usize, Vec<u8>>) -> io::Result<Laid> {
     let (mut all, mut held) = (Vec::new(), Vec::new());
     let places = plan.bench.join("mounts");
     fs::create_dir_all(&places)?;
+    let mut names = names(plan);
+    for (number, name) in names.iter_mut().enumerate() {
+        let place = places.join(format!("name-{number}"));
+        bind::place(&name.from, name.source, true, users, &place)?;
+        name.from = place;
+    }
     for (number, mounted) in plan.mounts.iter().enumerate() {
         let Mounted { from, at, read_only, fill, source } = mounted;
         let said = |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what} {at}: {error}"));
         if *source == Source::Volume {
             let volume = from.parent().ok_or(io::ErrorKind::InvalidInput)?;
-            let ready = || if *fill { fill::fill(root, at, from) } else { Ok(()) };
+            let ready = || if *fill { fill::fill(root, at, from, plan.remap) } else { Ok(()) };
             held.push(hold::shared(volume, ready).map_err(|error| said("what the image has at", error))?);
         }
         let place = places.join(number.to_string());
-        bind::place(from, *source, *read_only, &place).map_err(|error| said("what is mounted at", error))?;
+        bind::place(from, *source, *read_only, users, &place).map_err(|error| said("what is mounted at", error))?;
         all.push(Mounted { from: place, ..mounted.clone() });
     }
     let folder = plan.bench.join("files");
@@ -170,11 +180,28 @@ pub fn lay(plan: &Plan, root: &Path, mut gift: BTreeMap<usize, Vec<u8>>) -> io::
         let from = folder.join(number.to_string());
         let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&from)?;
         file.write_all(&bytes)?;
-        chown(&from, Some(*uid), Some(*gid))?;
+        let said = |error: io::Error| io::Error::other(format!("the owner of {path}: {error}"));
+        let (uid, gid) = (outside(plan.remap, *uid).map_err(said)?, outside(plan.remap, *gid).map_err(said)?);
+        chown(&from, Some(uid), Some(gid))?;
         fs::set_permissions(&from, std::os::unix::fs::PermissionsExt::from_mode(*mode))?;
         all.push(Mounted { from, at: path.clone(), read_only: true, fill: false, source: Source::Own });
     }
-    Ok(Laid { mounts: all, held })
+    Ok(Laid { names, mounts: all, held })
+}
+
+/// The files that say how a task finds names: its own, or on the machine's network the machine's.
+fn names(plan: &Plan) -> Vec<Mounted> {
+    if plan.digest().is_none() && plan.names.is_none() {
+        return Vec::new();
+    }
+    let file = |name: &str| Mounted {
+        from: plan.names.as_ref().unwrap_or(&plan.etc).join(name),
+        at: format!("/etc/{name}"),
+        read_only: true,
+        fill: false,
+        source: Source::Own,
+    };
+    ["hosts", "resolv.conf"].map(file).into_iter().filter(|mounted| mounted.from.exists()).collect()
 }
 
 #[cfg(test)]

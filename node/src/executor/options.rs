@@ -2,10 +2,12 @@
 //! rights, limits, devices and system calls. As `container`, this is the shim's side alone.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime as oci;
+use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 use rialto_protocol::model::Container;
 use rialto_protocol::model::container::{CAPABILITIES, Seccomp};
@@ -13,6 +15,7 @@ use rialto_protocol::model::container::{CAPABILITIES, Seccomp};
 use super::container::ContainerError;
 use super::docker_seccomp;
 use super::seccomp;
+use super::userns;
 
 /// What a task has unless its service says otherwise: Docker's set without what a task on the machine's own network
 /// must not have (raw sockets) and what no service needs (device files, file capabilities, the audit log).
@@ -25,8 +28,12 @@ fn wrong(message: impl Into<String>) -> ContainerError {
     ContainerError::Build(message.into())
 }
 
-/// The rights of a task; `is_root`: its programs begin with them.
-pub fn capabilities(container: &Container, is_root: bool) -> Result<oci::LinuxCapabilities, ContainerError> {
+/// The rights of a task; `is_root`: its programs begin with them; `remapped`: it has users of its own.
+pub fn capabilities(
+    container: &Container,
+    is_root: bool,
+    remapped: bool,
+) -> Result<oci::LinuxCapabilities, ContainerError> {
     let all = || held_capabilities().into_iter();
     let mut names: Vec<String> = USUAL.map(str::to_owned).to_vec();
     if container.privileged {
@@ -42,6 +49,8 @@ pub fn capabilities(container: &Container, is_root: bool) -> Result<oci::LinuxCa
             _ => {}
         }
     }
+    // Of all rights those that do something.
+    names.retain(|name| !remapped || !userns::is_beyond(name));
     let read = |name: &String| {
         let read = serde_json::from_value::<oci::Capability>(format!("CAP_{name}").into());
         read.map_err(|_| wrong(format!("{name} is no capability that can be given")))
@@ -92,6 +101,40 @@ pub fn rlimits(container: &Container) -> Result<Vec<oci::PosixRlimit>, Container
     Ok(limits)
 }
 
+/// Raises the hard limit of this process to that of a task, where it is lower: what has users of its own cannot.
+pub fn raise(limit: &oci::PosixRlimit) -> io::Result<()> {
+    use nix::libc;
+    let name = limit.typ().to_string();
+    let resource = match limit.typ() {
+        oci::PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        oci::PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        oci::PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        oci::PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        oci::PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        oci::PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        oci::PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        oci::PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        oci::PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        oci::PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        oci::PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        oci::PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        oci::PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        oci::PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+        oci::PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        oci::PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+    };
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls take a structure of that type.
+    let raised = unsafe {
+        let read = Errno::result(libc::getrlimit(resource, &raw mut now));
+        now.rlim_max = now.rlim_max.max(limit.hard());
+        read.and_then(|_| Errno::result(libc::setrlimit(resource, &raw const now)))
+    };
+    let message =
+        |errno: Errno| io::Error::other(format!("{name} cannot be raised to {}: {}", limit.hard(), errno.desc()));
+    raised.map(drop).map_err(message)
+}
+
 /// Which system calls it may make; `None`: all.
 pub fn calls(container: &Container) -> Result<Option<oci::LinuxSeccomp>, ContainerError> {
     match &container.seccomp {
@@ -100,7 +143,7 @@ pub fn calls(container: &Container) -> Result<Option<oci::LinuxSeccomp>, Contain
         Seccomp::Default => Ok(Some(seccomp::profile()?)),
         Seccomp::File(name) => Err(wrong(format!("the profile {name} was not sent along"))),
         Seccomp::Profile { json, .. } => {
-            let capabilities = capabilities(container, true)?;
+            let capabilities = capabilities(container, true, false)?;
             docker_seccomp::read(json, capabilities.bounding().as_ref()).map(Some).map_err(wrong)
         }
     }

@@ -1,7 +1,7 @@
 //! What a container's root is put together from, in the shim's own mount namespace: when the shim
 //! is gone, however it went, so are the mounts.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,7 +12,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::folder::{Folder, Image, Plan};
-use super::mounts;
+use super::mounts::tree;
+use super::userns::{Remap, Users, to_root};
 
 /// The machine's own programs and what they need, where they exist.
 const PROGRAMS: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "opt"];
@@ -31,23 +32,37 @@ const EMPTY: [(&str, u32); 9] = [
 
 /// Leaves the machine's mount namespace and mounts, on the plan's bench, everything that lasts no
 /// longer than the container; its root is the folder `rootfs` there.
-pub fn assemble(folder: &Folder, plan: &Plan) -> io::Result<PathBuf> {
+pub fn assemble(folder: &Folder, plan: &Plan, users: Option<&Users>) -> io::Result<PathBuf> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     // Nothing of ours gets out; what the machine unmounts goes away here too.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("tmpfs"), &plan.bench, Some("tmpfs"), flags, Some("mode=700,size=16m"))?;
+    // Root of a container that is nobody on the machine has to get to what lies there.
+    let mode = if users.is_some() { "711" } else { "700" };
+    mount(Some("tmpfs"), &plan.bench, Some("tmpfs"), flags, Some(format!("mode={mode},size=16m").as_str()))?;
     let root = plan.bench.join("rootfs");
     fs::create_dir(&root)?;
     match &plan.image {
-        Image::Host => host(&root, plan)?,
-        Image::Layers(image) => overlay(folder, &root, &image.store, &image.layers)?,
+        Image::Host => host(&root, plan, users)?,
+        Image::Layers(image) => {
+            // The layers as the task's users own them; what it writes belongs to them on the disk, too.
+            let shown = plan.bench.join("layers");
+            let store = match users {
+                Some(_) => {
+                    fs::create_dir(&shown)?;
+                    tree::show(&File::open(&image.store)?, &shown, libc::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE, users)?;
+                    &shown
+                }
+                None => &image.store,
+            };
+            overlay(folder, &root, store, &image.layers, plan.remap)?;
+        }
     }
     Ok(root)
 }
 
 /// The root is a tmpfs, so everything but the programs and `/etc` is empty and the task's own.
-fn host(root: &Path, plan: &Plan) -> io::Result<()> {
+fn host(root: &Path, plan: &Plan, users: Option<&Users>) -> io::Result<()> {
     // Memory that a task fills by files counts against its limit; without one, against this share.
     let size = plan.limits.memory_bytes.map_or("25%".to_owned(), |bytes| bytes.to_string());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -56,16 +71,19 @@ fn host(root: &Path, plan: &Plan) -> io::Result<()> {
         let (from, to) = (Path::new("/").join(name), root.join(name));
         match fs::symlink_metadata(&from) {
             Ok(found) if found.is_symlink() => symlink(fs::read_link(&from)?, &to)?,
-            Ok(found) if found.is_dir() => bind(&from, &to)?,
+            // The programs of a machine's root are those of nobody to users of their own: they are read, and no more.
+            Ok(found) if found.is_dir() => show(&from, &to, None)?,
             _ => {}
         }
     }
-    bind(&plan.etc, &root.join("etc"))?;
+    show(&plan.etc, &root.join("etc"), users)?;
     for (name, mode) in EMPTY {
         let path = root.join(name);
         fs::create_dir(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        to_root(plan.remap, &path)?;
     }
+    to_root(plan.remap, root)?;
     for hidden in &plan.hide {
         hide(root, hidden)?;
     }
@@ -85,7 +103,7 @@ fn hide(root: &Path, hidden: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn overlay(folder: &Folder, root: &Path, store: &Path, layers: &[String]) -> io::Result<()> {
+fn overlay(folder: &Folder, root: &Path, store: &Path, layers: &[String], remap: Option<Remap>) -> io::Result<()> {
     // Named from within the store, and through descriptors: the options fit into a page, and no
     // comma or colon in a data folder's name can mean anything.
     let back = std::env::current_dir()?;
@@ -94,7 +112,8 @@ fn overlay(folder: &Folder, root: &Path, store: &Path, layers: &[String]) -> io:
         fs::create_dir_all(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     }
-    let (upper, work) = (fs::File::open(upper)?, fs::File::open(work)?);
+    to_root(remap, &upper)?;
+    let (upper, work) = (File::open(upper)?, File::open(work)?);
     let options = format!(
         "lowerdir={},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
         layers.join(":"),
@@ -109,8 +128,8 @@ fn overlay(folder: &Folder, root: &Path, store: &Path, layers: &[String]) -> io:
 }
 
 /// Shows `from` at `to` with everything mounted below it, read-only.
-fn bind(from: &Path, to: &Path) -> io::Result<()> {
+fn show(from: &Path, to: &Path, users: Option<&Users>) -> io::Result<()> {
     fs::create_dir(to)?;
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
-    mounts::restrict(to, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV, 0)
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    tree::show(&File::open(from)?, to, attributes, 0, users)
 }

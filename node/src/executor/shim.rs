@@ -31,6 +31,7 @@ use super::control::State;
 use super::folder::{Exit, Folder, Image, Layers, Life, Plan, VERSION};
 use super::log_file::Stream;
 use super::process::{Pidfd, Process, boot_id, wall_ms};
+use super::userns::{self, Users};
 use super::{identity, mounts, rootfs};
 use guests::Guests;
 use lease::Ending;
@@ -64,7 +65,10 @@ fn run(folder: &Folder) -> io::Result<()> {
     // SAFETY: sets a number.
     unsafe { libc::umask(0o022) };
     let door = take_door()?;
-    let plan = folder.read_plan()?;
+    let mut plan = folder.read_plan()?;
+    if plan.remap.is_some() {
+        plan.bench = userns::bench(&plan, folder.path())?;
+    }
     let gift = mounts::take_gift(&plan)?;
     if plan.version != VERSION {
         return Err(io::Error::other(format!("this plan is of version {}", plan.version)));
@@ -72,6 +76,7 @@ fn run(folder: &Folder) -> io::Result<()> {
     let me = Process::of(std::process::id() as i32).ok_or_else(|| io::Error::other("/proc is not mounted"))?;
     let mut life = Life { version: VERSION, boot_id: boot_id()?, shim: me, init: None, started_at: None };
     folder.write_life(&life)?;
+    folder.reserve_exit()?;
     let hierarchies = Hierarchies::find()?;
     let mut visitors = Visitors::new(door);
 
@@ -134,10 +139,16 @@ fn start(
     life: &mut Life,
     hierarchies: &Hierarchies,
 ) -> Result<Task, String> {
-    let root = rootfs::assemble(folder, plan).map_err(|error| format!("its root cannot be mounted: {error}"))?;
+    let users = plan.remap.map(Users::make).transpose().map_err(|error| format!("its users: {error}"))?;
+    let root = rootfs::assemble(folder, plan, users.as_ref())
+        .map_err(|error| format!("its root cannot be mounted: {error}"))?;
     let process = first_process(plan, &root)?;
-    let laid = mounts::lay(plan, &root, gift).map_err(|error| format!("its volumes cannot be had: {error}"))?;
+    let laid = mounts::lay(plan, &root, users.as_ref(), gift)
+        .map_err(|error| format!("its volumes cannot be had: {error}"))?;
     let said = |error: io::Error| error.to_string();
+    let owner = userns::outside(plan.remap, process.user.uid).map_err(|error| format!("its user: {error}"))?;
+    let own =
+        |stream: &OwnedFd| nix::unistd::fchown(stream, Some(owner.into()), None).map_err(|errno| said(errno.into()));
     let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| said(errno.into()));
     let mut reads = Vec::new();
     let (mut input, mut terminal) = (None, None);
@@ -146,7 +157,7 @@ fn start(
         for end in [&ends.master, &ends.slave] {
             fcntl(end.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|errno| said(errno.into()))?;
         }
-        nix::unistd::fchown(&ends.slave, Some(process.user.uid.into()), None).map_err(|errno| said(errno.into()))?;
+        own(&ends.slave)?;
         let copy = |end: &OwnedFd| end.try_clone().map_err(said);
         reads.push((Stream::Stdout, copy(&ends.master)?));
         input = Some(copy(&ends.master)?).filter(|_| plan.container.stdin_open);
@@ -158,16 +169,19 @@ fn start(
         let stdin = match plan.container.stdin_open {
             true => {
                 let (stdin, ours) = pipe()?;
+                own(&stdin)?;
                 input = Some(ours);
                 stdin
             }
             false => File::open("/dev/null").map_err(said)?.into(),
         };
+        // Programs open them by name, too: `/dev/stderr` is a log file to many.
+        [&stdout_in, &stderr_in].into_iter().try_for_each(own)?;
         Streams { stdin, stdout: stdout_in, stderr: stderr_in }
     };
     let guests = Guests::new(input, terminal).map_err(said)?;
     hierarchies.hold(&plan.cgroup).map_err(|error| format!("its cgroup cannot be made: {error}"))?;
-    let made = container::create(folder, plan, &root, &laid.mounts, process, streams);
+    let made = container::create(folder, plan, &root, &laid, users.as_ref(), process, streams);
     let mut created = made.map_err(|error| format!("its container cannot be made: {error}"))?;
     container::keep_to_devices(plan, hierarchies).map_err(|error| error.to_string())?;
     let outputs = Outputs::new(folder, plan.log_bytes_max, reads);
@@ -226,7 +240,7 @@ fn first_process(plan: &Plan, root: &std::path::Path) -> Result<FirstProcess, St
             };
             let working_dir = own_dir.as_ref().unwrap_or(working_dir);
             let working_dir = if working_dir.is_empty() { "/" } else { working_dir };
-            identity::make_working_dir(root, working_dir)
+            identity::make_working_dir(root, plan.remap, working_dir)
                 .map_err(|error| format!("its working folder {working_dir:?} cannot be made: {error}"))?;
             FirstProcess {
                 arguments: entrypoint.iter().chain(command).cloned().collect(),

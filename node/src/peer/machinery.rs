@@ -116,6 +116,7 @@ fn containers(
         hide: Vec::new(),
         network: network.clone(),
         provisions,
+        remap: config.userns_remap,
         deadlines: lent.deadlines,
         etcd: lent.etcd,
         shim: "/proc/self/exe".into(),

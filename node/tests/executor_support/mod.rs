@@ -2,6 +2,8 @@
 //! cgroup prefix. What it leaves behind fails the test.
 #![allow(dead_code)]
 
+pub mod session;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use rialto_node::executor::deadlines::Deadlines;
 use rialto_node::executor::images::{Fetch, Images};
 use rialto_node::executor::logs::{Output, Stream};
+use rialto_node::executor::userns::Remap;
 use rialto_node::executor::{Config, Executor, Order, Provisions, Told, probe};
 use rialto_protocol::event::TaskReport;
 use rialto_protocol::ids::{AppId, ClaimId, TaskId};
@@ -36,6 +39,7 @@ pub struct Peer {
     fetch: Arc<dyn Fetch>,
     hide: Vec<PathBuf>,
     provisions: Provisions,
+    remap: Option<Remap>,
     /// Until when its tasks may run.
     pub deadlines: Deadlines,
 }
@@ -46,23 +50,42 @@ impl Peer {
     }
 
     pub async fn fetching(fetch: Arc<dyn Fetch>) -> Self {
-        Self::with(fetch, Vec::new(), Provisions::default()).await
+        Self::with(fetch, Vec::new(), Provisions::default(), None).await
     }
 
     pub async fn hiding(path: &Path) -> Self {
-        Self::with(Arc::new(()), vec![path.to_owned()], Provisions::default()).await
+        Self::with(Arc::new(()), vec![path.to_owned()], Provisions::default(), None).await
     }
 
     pub async fn providing(provisions: Provisions) -> Self {
-        Self::with(Arc::new(()), Vec::new(), provisions).await
+        Self::with(Arc::new(()), Vec::new(), provisions, None).await
     }
 
-    async fn with(fetch: Arc<dyn Fetch>, hide: Vec<PathBuf>, provisions: Provisions) -> Self {
-        let data = tempfile::tempdir().unwrap();
+    /// Tasks have users of their own.
+    pub async fn remapping(remap: Remap, provisions: Provisions) -> Self {
+        Self::with(Arc::new(()), Vec::new(), provisions, Some(remap)).await
+    }
+
+    /// Its data lies in `folder`.
+    pub async fn within(folder: &Path) -> Self {
+        Self::at(tempfile::tempdir_in(folder).unwrap(), Arc::new(()), Vec::new(), Provisions::default(), None).await
+    }
+
+    async fn with(fetch: Arc<dyn Fetch>, hide: Vec<PathBuf>, provisions: Provisions, remap: Option<Remap>) -> Self {
+        Self::at(tempfile::tempdir().unwrap(), fetch, hide, provisions, remap).await
+    }
+
+    async fn at(
+        data: tempfile::TempDir,
+        fetch: Arc<dyn Fetch>,
+        hide: Vec<PathBuf>,
+        provisions: Provisions,
+        remap: Option<Remap>,
+    ) -> Self {
         let prefix = format!("rialto-test-{}", &uuid::Uuid::now_v7().simple().to_string()[16..]);
         let deadlines = Deadlines::default();
-        let (executor, told) = executor(data.path(), &prefix, &hide, &provisions, fetch.clone(), &deadlines);
-        let mut peer = Self { data, prefix, executor: Some(executor), told, fetch, hide, provisions, deadlines };
+        let (executor, told) = executor(data.path(), &prefix, &hide, &provisions, remap, fetch.clone(), &deadlines);
+        let mut peer = Self { data, prefix, executor: Some(executor), told, fetch, hide, provisions, remap, deadlines };
         assert_eq!(peer.told().await, Told::Found);
         peer
     }
@@ -75,6 +98,11 @@ impl Peer {
         self.executor().images().unwrap().clone()
     }
 
+    /// From the next life on tasks have users of their own, or not.
+    pub fn remap(&mut self, remap: Option<Remap>) {
+        self.remap = remap;
+    }
+
     /// The daemon dies.
     pub fn die(&mut self) {
         self.executor = None;
@@ -85,7 +113,8 @@ impl Peer {
         self.executor = None;
         self.deadlines = Deadlines::default();
         let (data, fetch) = (self.data.path(), self.fetch.clone());
-        let (executor, told) = executor(data, &self.prefix, &self.hide, &self.provisions, fetch, &self.deadlines);
+        let (executor, told) =
+            executor(data, &self.prefix, &self.hide, &self.provisions, self.remap, fetch, &self.deadlines);
         self.executor = Some(executor);
         self.told = told;
         let mut found = Vec::new();
@@ -261,6 +290,7 @@ fn executor(
     prefix: &str,
     hide: &[PathBuf],
     provisions: &Provisions,
+    remap: Option<Remap>,
     fetch: Arc<dyn Fetch>,
     deadlines: &Deadlines,
 ) -> (Executor, mpsc::Receiver<Told>) {
@@ -273,6 +303,7 @@ fn executor(
         hide: hide.to_vec(),
         network: None,
         provisions: provisions.clone(),
+        remap,
         shim: env!("CARGO_BIN_EXE_rialtod").into(),
     };
     let images = Images::open(data).unwrap();

@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::{Pid, fchown, pipe2};
 use rialto_protocol::api::ErrorCode;
 use rialto_protocol::session::{Exec, FRAME_BYTES_MAX, Failed, Frame};
 
@@ -35,7 +35,8 @@ pub fn run(entered: &Entered, exec: &Exec, talk: &mut Talk) -> Result<i32, Faile
         .map_err(|error| failed(ErrorCode::Internal, format!("the container's description: {error}")))?;
     let mut program = program(entered, exec, &spec)?;
     let said = broken("the streams cannot be made");
-    let mut ends = ends(&root, exec, &mut program).map_err(said)?;
+    let owner = entered.outside(program.user.uid)?;
+    let mut ends = ends(&root, exec, owner, &mut program).map_err(said)?;
     let (complaint, complaints) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| broken("a pipe")(errno.into()))?;
     let pid = join::start(entered, &program, &spec, &complaints).map_err(|error| {
         let told = told(&complaint);
@@ -96,12 +97,12 @@ struct Ends {
     input_ended: bool,
 }
 
-/// Makes the streams: the process's ends go into `program`.
-fn ends(root: &File, exec: &Exec, program: &mut Program) -> io::Result<Ends> {
+/// Makes the streams: the process's ends go into `program`. `owner`: as the machine calls it.
+fn ends(root: &File, exec: &Exec, owner: u32, program: &mut Program) -> io::Result<Ends> {
     let mut ends =
         Ends { input: None, outputs: Vec::new(), master: None, pending: Vec::new(), input_ended: !exec.input };
     if let Some(size) = exec.terminal {
-        let Terminal { master, slave } = Terminal::open(root, size, program.user.uid)?;
+        let Terminal { master, slave } = Terminal::open(root, size, owner)?;
         program.streams = [slave.try_clone()?, slave.try_clone()?, slave];
         ends.input = Some(master.try_clone()?.into());
         ends.outputs.push((false, master.try_clone()?.into()));
@@ -109,11 +110,14 @@ fn ends(root: &File, exec: &Exec, program: &mut Program) -> io::Result<Ends> {
     } else {
         if exec.input {
             let (stdin, input) = pipe2(OFlag::O_CLOEXEC)?;
+            fchown(&stdin, Some(owner.into()), None)?;
             program.streams[0] = stdin;
             ends.input = Some(input.into());
         }
         for (at, is_error) in [(1, false), (2, true)] {
             let (output, stream) = pipe2(OFlag::O_CLOEXEC)?;
+            // It may open it by its name, too.
+            fchown(&stream, Some(owner.into()), None)?;
             program.streams[at] = stream;
             ends.outputs.push((is_error, output.into()));
         }

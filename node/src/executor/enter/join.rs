@@ -18,6 +18,7 @@ use nix::unistd::{Pid, execvpe};
 use super::Entered;
 use crate::executor::cgroup::Hierarchies;
 use crate::executor::identity::User;
+use crate::executor::options;
 
 /// What the process is to be.
 pub struct Program {
@@ -38,7 +39,7 @@ pub fn start(entered: &Entered, program: &Program, spec: &oci::Spec, complaints:
     // A process in between joins: this one stays outside, where it is neither seen nor counted.
     match raw_clone(libc::SIGCHLD)? {
         0 => {
-            let code = match join(entered).and_then(|()| raw_clone(libc::CLONE_PARENT | libc::SIGCHLD)) {
+            let code = match join(entered, spec).and_then(|()| raw_clone(libc::CLONE_PARENT | libc::SIGCHLD)) {
                 Ok(0) => become_program(program, spec, complaints),
                 Ok(pid) => i32::from(write_all(&write, &pid.to_ne_bytes()).is_err()),
                 Err(error) => {
@@ -71,7 +72,7 @@ fn write_all(to: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     std::fs::File::from(to.try_clone()?).write_all(bytes)
 }
 
-fn join(entered: &Entered) -> io::Result<()> {
+fn join(entered: &Entered, spec: &oci::Spec) -> io::Result<()> {
     // Nothing in the container may look into a process that still knows the machine.
     set_dumpable(false)?;
     let hierarchies = Hierarchies::find()?;
@@ -82,7 +83,13 @@ fn join(entered: &Entered) -> io::Result<()> {
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWCGROUP;
-    setns(&entered.pidfd.0, all).map_err(|errno| io::Error::other(format!("its namespaces: {}", errno.desc())))
+    let users = if entered.plan.remap.is_some() { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
+    if !users.is_empty() {
+        // Afterwards this process has no right to it.
+        let limits = spec.process().as_ref().and_then(|process| process.rlimits().as_ref());
+        limits.into_iter().flatten().try_for_each(options::raise)?;
+    }
+    setns(&entered.pidfd.0, all | users).map_err(|errno| io::Error::other(format!("its namespaces: {}", errno.desc())))
 }
 
 /// Never returns but by a code: the program's own code follows from then on.

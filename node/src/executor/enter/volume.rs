@@ -24,7 +24,7 @@ pub fn serve(volume: &Path, user: &str, talk: &mut Talk) -> Result<i32, Failed> 
             let data = File::open(volume.join(DATA)).map_err(broken("the volume"))?;
             copy::read_whole(&data, talk)?;
         }
-        Ok(Frame::Open(Open::Write { path })) if path == "/" => restore(volume, user, talk)?,
+        Ok(Frame::Open(Open::Write { path, .. })) if path == "/" => restore(volume, user, talk)?,
         Ok(_) => return Err(invalid("a volume is read or written as a whole".into())),
         Err(error) => return Err(invalid(error.to_string())),
     }
@@ -58,9 +58,9 @@ fn unpack(volume: &Path, beside: &Path, talk: &mut Talk) -> Result<(), Failed> {
     let wrong = broken("the volume");
     fs::create_dir(beside).map_err(&wrong)?;
     // An archive without a word on the volume itself leaves that as it is.
-    let now = fs::metadata(volume.join(DATA)).map_err(&wrong)?;
-    mounts::like(&now, beside).map_err(&wrong)?;
-    copy::write(&File::open(beside).map_err(&wrong)?, "/", Owners::Kept, talk)
+    let (now, new) = (File::open(volume.join(DATA)).map_err(&wrong)?, File::open(beside).map_err(&wrong)?);
+    mounts::dress(&now, None, &new).map_err(&wrong)?;
+    copy::write(&new, "/", Owners::Kept, talk)
 }
 
 fn swap(volume: &Path, beside: &Path) -> io::Result<()> {

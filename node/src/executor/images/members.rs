@@ -15,6 +15,9 @@ use super::ImageError;
 /// The most bytes of all that is said of one member beside its header: a path and some attributes.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
+/// No image has one; `tar` makes them when it is told to.
+const SPARSE: &str = "it holds a file in sparse form: make it without --sparse";
+
 /// What an archive says of one member.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -45,10 +48,10 @@ struct Said {
 }
 
 /// Goes through an archive. `each` may read as much of the member as it likes.
-pub fn each<R: Read>(
+pub fn each<R: Read, E: From<ImageError>>(
     archive: &mut tar::Archive<R>,
-    mut each: impl FnMut(Member, &mut dyn Read) -> Result<(), ImageError>,
-) -> Result<(), ImageError> {
+    mut each: impl FnMut(Member, &mut dyn Read) -> Result<(), E>,
+) -> Result<(), E> {
     let mut said = Said::default();
     for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
@@ -57,7 +60,7 @@ pub fn each<R: Read>(
             EntryType::GNULongLink => said.link = Some(said.name(&mut entry)?),
             EntryType::XHeader => said.extend(&mut entry)?,
             EntryType::XGlobalHeader => drop(said.read(&mut entry)?),
-            EntryType::GNUSparse => return Err(invalid("it holds a sparse file, which no image has")),
+            EntryType::GNUSparse => return Err(invalid(SPARSE).into()),
             _ => {
                 let member = std::mem::take(&mut said).member(entry.header())?;
                 each(member, &mut entry)?;
@@ -66,7 +69,7 @@ pub fn each<R: Read>(
     }
     match said.bytes {
         0 => Ok(()),
-        _ => Err(invalid("it ends before the member that its last header is about")),
+        _ => Err(invalid("it ends before the member that its last header is about").into()),
     }
 }
 
@@ -105,7 +108,7 @@ impl Said {
                 b"size" => self.size = Some(number().ok_or_else(|| invalid("a size is no number"))?),
                 b"mtime" => self.date = std::str::from_utf8(value).ok().and_then(date),
                 _ if key.starts_with(b"GNU.sparse.") => {
-                    return Err(invalid("it holds a sparse file, which no image has"));
+                    return Err(invalid(SPARSE));
                 }
                 _ => {
                     let attribute = key.strip_prefix(b"SCHILY.xattr.").and_then(|key| std::str::from_utf8(key).ok());

@@ -22,7 +22,7 @@ mod intake;
 mod layers;
 mod logins;
 mod manifest;
-mod members;
+pub(in crate::executor) mod members;
 mod name;
 mod progress;
 mod pull;

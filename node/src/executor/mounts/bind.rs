@@ -2,27 +2,25 @@
 //! at that place now, and mounts what it has opened: whoever may write there and lays a link in between gets an error,
 //! and never another folder.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
-use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, mkdirat};
 use rialto_protocol::model::container::unallowed;
 use rialto_protocol::model::volume::Bind;
 
-use super::{Mounted, Source};
+use super::{Mounted, Source, tree};
+use crate::executor::userns::{Remap, Users, to_root};
 
 /// A folder of the machine. Where a link leads is allowed, too, or it is not shown; what is the peer's own, its key
-/// before all, never is. `hidden`: folders that no task may see.
-pub fn find(bind: &Bind, allows: &[String], hidden: &[PathBuf]) -> io::Result<Mounted> {
+/// before all, never is. `hidden`: folders that no task may see; `remap`: who tasks are.
+pub fn find(bind: &Bind, allows: &[String], hidden: &[PathBuf], remap: Option<Remap>) -> io::Result<Mounted> {
     let host = Path::new(&bind.host);
     let said = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", bind.host));
     let check = |real: &Path| {
@@ -45,6 +43,8 @@ pub fn find(bind: &Bind, allows: &[String], hidden: &[PathBuf]) -> io::Result<Mo
             let rest = host.strip_prefix(above).map_err(io::Error::other)?;
             check(&real.join(rest))?;
             make(&real, rest).map_err(said)?;
+            // It is made for the task, whose root is to write there.
+            to_root(remap, &real.join(rest)).map_err(said)?;
             real.join(rest)
         }
         Err(error) => return Err(said(error)),
@@ -94,8 +94,9 @@ fn open(folder: impl AsFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
 }
 
 /// Shows what lies at `from` at the new place `to`, with everything that is mounted below it: without devices, and where
-/// it is to be read alone, nothing of it can be written to. What the machine mounts there later stays outside.
-pub fn place(from: &Path, source: Source, read_only: bool, to: &Path) -> io::Result<()> {
+/// it is to be read alone, nothing of it can be written to. What the machine mounts there later stays outside. Folders of
+/// the machine keep their owners, whoever the `users` are: nobody in a task becomes root there.
+pub fn place(from: &Path, source: Source, read_only: bool, users: Option<&Users>, to: &Path) -> io::Result<()> {
     let found: File = match source {
         Source::Machine => open(AT_FDCWD, from, OFlag::empty())?.into(),
         // Only this peer can lay links there, and it may have done so above.
@@ -108,35 +109,8 @@ pub fn place(from: &Path, source: Source, read_only: bool, to: &Path) -> io::Res
         true => fs::create_dir(to)?,
         false => drop(File::create_new(to)?),
     }
-    let opened = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
-    mount(Some(&opened), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
-    restrict(to, libc::MOUNT_ATTR_NODEV | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 }, libc::MS_PRIVATE)
-}
-
-/// Sets attributes of a mount and of all that are below it. `propagation`: 0 leaves that as it is.
-pub fn restrict(at: &Path, attributes: u64, propagation: u64) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
-    let path = CString::new(at.as_os_str().as_bytes())?;
-    // SAFETY: the path is a C string, and the size is that of the structure.
-    let set = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    match Errno::result(set) {
-        Ok(_) => Ok(()),
-        Err(Errno::ENOSYS) => {
-            let message =
-                "this kernel cannot restrict what is mounted below a folder (mount_setattr): 5.12 or later can";
-            Err(io::Error::new(io::ErrorKind::Unsupported, message))
-        }
-        Err(errno) => Err(errno.into()),
-    }
+    let attributes = libc::MOUNT_ATTR_NODEV | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    tree::show(&found, to, attributes, libc::MS_PRIVATE, users.filter(|_| source != Source::Machine))
 }
 
 #[cfg(test)]
@@ -155,7 +129,7 @@ mod tests {
         let allows = [format!("bind={}/*", at("srv").display()), format!("bind={}:ro", at("ro").display())];
         let of = |name: &str, read_only, create| {
             let bind = Bind { host: at(name).display().to_string(), path: "/x".into(), read_only, create };
-            find(&bind, &allows, &[]).map(|mounted| mounted.from)
+            find(&bind, &allows, &[], None).map(|mounted| mounted.from)
         };
         assert_eq!(of("srv/new/deep", false, true).unwrap(), at("srv/new/deep"));
         assert!(at("srv/new/deep").is_dir());
@@ -189,7 +163,7 @@ mod tests {
             ("elsewhere", true),
         ] {
             let bind = Bind { host: at(name).display().to_string(), path: "/x".into(), read_only: false, create: true };
-            assert_eq!(find(&bind, &["bind=/*".into()], &hidden).is_ok(), shown, "{name:?}");
+            assert_eq!(find(&bind, &["bind=/*".into()], &hidden, None).is_ok(), shown, "{name:?}");
         }
         assert!(!at("lib/rialto/new").exists());
     }
@@ -204,7 +178,7 @@ mod tests {
         fs::rename(real.join("in"), real.join("was")).unwrap();
         fs::create_dir_all(real.join("secret/deep")).unwrap();
         symlink(real.join("secret"), real.join("in")).unwrap();
-        let refused = place(&checked, Source::Machine, false, &real.join("to")).unwrap_err();
+        let refused = place(&checked, Source::Machine, false, None, &real.join("to")).unwrap_err();
         assert!(refused.to_string().contains("link"), "{refused}");
         assert!(make(&real, Path::new("in/new")).is_err() && !real.join("secret/new").exists());
     }

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+
+use crate::executor::userns::{Remap, inside};
+use crate::executor::{attributes, holes};
 
 /// Folders in folders.
 const DEPTH_MAX: usize = 256;
@@ -21,17 +24,17 @@ const FILLING: &str = "filling";
 
 /// Fills the folder `to`, if it is empty, with what lies below `at` in the image: the whole of it at once, or nothing.
 /// Nobody else has the folder meanwhile. What an earlier life broke off begins anew; what tasks see is never emptied.
-pub fn fill(root: &Path, at: &str, to: &Path) -> io::Result<()> {
+pub fn fill(root: &Path, at: &str, to: &Path, remap: Option<Remap>) -> io::Result<()> {
     let filling = to.parent().ok_or(io::ErrorKind::InvalidInput)?.join(FILLING);
     clear(&filling)?;
     if fs::read_dir(to)?.next().is_some() {
         return Ok(());
     }
-    let Some(from) = inside(root, at)? else { return Ok(()) };
+    let Some(from) = folder_in(root, at)? else { return Ok(()) };
     fs::create_dir(&filling)?;
     let from = PathBuf::from(format!("/proc/self/fd/{}", from.as_raw_fd()));
-    let copied = copy_folder(&from, &filling, &mut BTreeMap::new(), 0)
-        .and_then(|()| like(&fs::metadata(from.join("."))?, &filling))
+    let copied = copy_folder(&from, &filling, remap, &mut BTreeMap::new(), 0)
+        .and_then(|()| dress(&File::open(from.join("."))?, remap, &File::open(&filling)?))
         .and_then(|()| fs::rename(&filling, to));
     if copied.is_err() {
         // Room on a full disk; what cannot be deleted is, before the next one.
@@ -51,7 +54,7 @@ pub fn clear(path: &Path) -> io::Result<()> {
 }
 
 /// The image's folder there, if it has one.
-fn inside(root: &Path, at: &str) -> io::Result<Option<OwnedFd>> {
+fn folder_in(root: &Path, at: &str) -> io::Result<Option<OwnedFd>> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -63,7 +66,13 @@ fn inside(root: &Path, at: &str) -> io::Result<Option<OwnedFd>> {
 }
 
 /// `links`: files that have several names, by what they are, with the first copy.
-fn copy_folder(from: &Path, to: &Path, links: &mut BTreeMap<(u64, u64), PathBuf>, depth: usize) -> io::Result<()> {
+fn copy_folder(
+    from: &Path,
+    to: &Path,
+    remap: Option<Remap>,
+    links: &mut BTreeMap<(u64, u64), PathBuf>,
+    depth: usize,
+) -> io::Result<()> {
     if depth > DEPTH_MAX {
         return Err(io::Error::other(format!("more than {DEPTH_MAX} folders lie in one another")));
     }
@@ -83,33 +92,43 @@ fn copy_folder(from: &Path, to: &Path, links: &mut BTreeMap<(u64, u64), PathBuf>
         }
         if kind.is_dir() {
             fs::create_dir(&to)?;
-            copy_folder(&from, &to, links, depth + 1)?;
+            copy_folder(&from, &to, remap, links, depth + 1)?;
+            dress(&File::open(&from)?, remap, &File::open(&to)?)?;
+        } else if kind.is_file() {
+            let (from, mut to) = (File::open(&from)?, File::create_new(&to)?);
+            holes::copy(&from, &mut to)?;
+            dress(&from, remap, &to)?;
         } else if kind.is_symlink() {
             symlink(fs::read_link(&from)?, &to)?;
-            lchown(&to, Some(found.uid()), Some(found.gid()))?;
-            continue;
-        } else if kind.is_file() {
-            fs::copy(&from, &to)?;
+            own(&found, remap, &to)?;
         } else if kind.is_fifo() {
             mkfifo(&to, Mode::from_bits_truncate(0o600))?;
-        } else {
-            // Sockets mean nothing without who listens, and device files are no data.
-            continue;
+            own(&found, remap, &to)?;
+            fs::set_permissions(&to, fs::Permissions::from_mode(found.mode() & 0o7777))?;
         }
-        like(&found, &to)?;
+        // Sockets mean nothing without who listens, and device files are no data.
     }
     Ok(())
 }
 
-/// Gives owner, permissions and time of what was copied.
-pub fn like(found: &fs::Metadata, to: &Path) -> io::Result<()> {
-    lchown(to, Some(found.uid()), Some(found.gid()))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(found.mode() & 0o7777))?;
-    if found.is_file() || found.is_dir() {
-        let times = FileTimes::new().set_modified(found.modified()?);
-        File::open(to)?.set_times(times)?;
+/// On the disk a volume's files have the owners that tasks know.
+fn own(found: &fs::Metadata, remap: Option<Remap>, to: &Path) -> io::Result<()> {
+    lchown(to, Some(inside(remap, found.uid())), Some(inside(remap, found.gid())))
+}
+
+/// Gives a file or folder the owner, attributes, permissions and time of another, in the order in which none undoes
+/// another. `remap`: who owns the other on the machine.
+pub fn dress(from: &File, remap: Option<Remap>, to: &File) -> io::Result<()> {
+    let found = from.metadata()?;
+    fchown(to, Some(inside(remap, found.uid())), Some(inside(remap, found.gid())))?;
+    let mut given = attributes::read(from)?;
+    if remap.is_some() {
+        let rights = given.iter_mut().filter(|(name, _)| name == attributes::CAPABILITY);
+        rights.for_each(|(_, value)| *value = attributes::for_any_root(std::mem::take(value)));
     }
-    Ok(())
+    attributes::write(to, &given)?;
+    to.set_permissions(fs::Permissions::from_mode(found.mode() & 0o7777))?;
+    to.set_times(FileTimes::new().set_modified(found.modified()?))
 }
 
 #[cfg(test)]
@@ -127,13 +146,17 @@ mod tests {
         fs::hard_link(inside.join("sub/a"), inside.join("b")).unwrap();
         symlink("sub/a", inside.join("c")).unwrap();
         fs::set_permissions(&inside, fs::Permissions::from_mode(0o700)).unwrap();
-        fill(root.path(), "/var/lib/db", &to).unwrap();
+        let attribute = vec![("user.who".to_owned(), b"me".to_vec())];
+        attributes::write(&File::open(inside.join("b")).unwrap(), &attribute).unwrap();
+        let kept = attributes::read(&File::open(inside.join("b")).unwrap()).unwrap();
+        fill(root.path(), "/var/lib/db", &to, None).unwrap();
         assert_eq!(fs::read_to_string(to.join("c")).unwrap(), "1");
         assert_eq!(fs::metadata(to.join("b")).unwrap().nlink(), 2);
+        assert_eq!(attributes::read(&File::open(to.join("sub/a")).unwrap()).unwrap(), kept);
         assert_eq!(fs::metadata(&to).unwrap().mode() & 0o777, 0o700);
 
         fs::write(inside.join("later"), "2").unwrap();
-        fill(root.path(), "/var/lib/db", &to).unwrap();
+        fill(root.path(), "/var/lib/db", &to, None).unwrap();
         assert!(!to.join("later").exists(), "it is not empty any more");
         // Whatever a life that was cut short has left, what tasks have written stays.
         for left in ["a mark", "half a copy"] {
@@ -142,7 +165,7 @@ mod tests {
                 _ => fs::create_dir_all(volume.path().join(FILLING).join("half")).unwrap(),
             }
             fs::write(to.join("written"), left).unwrap();
-            fill(root.path(), "/var/lib/db", &to).unwrap();
+            fill(root.path(), "/var/lib/db", &to, None).unwrap();
             assert_eq!(fs::read_to_string(to.join("written")).unwrap(), left);
             assert!(to.join("sub/a").exists() && !to.join("later").exists() && !volume.path().join(FILLING).exists());
         }
@@ -150,7 +173,7 @@ mod tests {
         fs::remove_dir_all(&to).unwrap();
         fs::create_dir(&to).unwrap();
         fs::create_dir_all(volume.path().join(FILLING).join("half")).unwrap();
-        fill(root.path(), "/var/lib/db", &to).unwrap();
+        fill(root.path(), "/var/lib/db", &to, None).unwrap();
         assert!(to.join("later").exists() && !to.join("half").exists() && !volume.path().join(FILLING).exists());
         assert_eq!(fs::metadata(&to).unwrap().mode() & 0o777, 0o700);
     }
@@ -163,7 +186,7 @@ mod tests {
         let mut deep = root.path().join("data");
         (0..=DEPTH_MAX + 1).for_each(|_| deep.push("d"));
         fs::create_dir_all(&deep).unwrap();
-        assert!(fill(root.path(), "/data", &to).is_err());
+        assert!(fill(root.path(), "/data", &to, None).is_err());
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
         assert!(!volume.path().join(FILLING).exists());
     }
@@ -174,7 +197,7 @@ mod tests {
         let to = volume.path().join("data");
         fs::create_dir(&to).unwrap();
         symlink("/etc", root.path().join("data")).unwrap();
-        fill(root.path(), "/data", &to).unwrap();
+        fill(root.path(), "/data", &to, None).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
     }
 }
