@@ -534,8 +534,14 @@ async fn round(count: usize) {
             after_first = descriptors();
         }
     }
-    let now = descriptors();
-    assert!(now <= after_first + 8, "{after_first} descriptors became {now}");
+    // Other tests have descriptors in this process, too, for a while.
+    let few = async {
+        while descriptors() > after_first + 8 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let left = timeout(Duration::from_secs(20), few).await;
+    assert!(left.is_ok(), "{after_first} descriptors became {}", descriptors());
     peer.close().await;
 }
 

@@ -107,7 +107,9 @@ volumes: {data: {}}
     // And when it is back its data is there, and counts no more.
     lab.revive(holder).unwrap();
     said(&lab, holder, &["volume", "ls"], "given up");
-    lab.machine(others[0]).done(&["volume", "rm", "--yes", "shop/data", "--machine", &volume.machine]).unwrap();
+    let remove = ["volume", "rm", "--yes", "shop/data", "--machine", &volume.machine];
+    // As soon as the others know that it is back.
+    until("removed", PATIENCE, || lab.machine(others[0]).done(&remove).map_err(|error| error.to_string())).unwrap();
     lab.machine(others[0]).done(&["rm", "--yes", "--volumes", "shop"]).unwrap();
     let volumes: Vec<VolumeRow> = lab.machine(others[1]).json(&["volume", "ls"]).unwrap();
     assert_eq!(volumes, []);
