@@ -159,7 +159,9 @@ async fn files_are_copied_both_ways_and_no_link_leads_outside() {
         for (name, text) in entries {
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o640);
-            (header.set_uid(7), header.set_gid(7), header.set_mtime(0));
+            header.set_uid(7);
+            header.set_gid(7);
+            header.set_mtime(0);
             header.set_size(text.len() as u64);
             // As a hostile archive would name it.
             header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
