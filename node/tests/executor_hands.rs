@@ -159,7 +159,9 @@ async fn files_are_copied_both_ways_and_no_link_leads_outside() {
         for (name, text) in entries {
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o640);
-            (header.set_uid(7), header.set_gid(7), header.set_mtime(0));
+            header.set_uid(7);
+            header.set_gid(7);
+            header.set_mtime(0);
             header.set_size(text.len() as u64);
             // As a hostile archive would name it.
             header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -534,8 +536,14 @@ async fn round(count: usize) {
             after_first = descriptors();
         }
     }
-    let now = descriptors();
-    assert!(now <= after_first + 8, "{after_first} descriptors became {now}");
+    // Other tests have descriptors in this process, too, for a while.
+    let few = async {
+        while descriptors() > after_first + 8 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let left = timeout(Duration::from_secs(20), few).await;
+    assert!(left.is_ok(), "{after_first} descriptors became {}", descriptors());
     peer.close().await;
 }
 

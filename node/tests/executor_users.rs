@@ -119,7 +119,9 @@ async fn a_tasks_root_is_nobody_on_the_machine() {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o640);
-    (header.set_uid(7), header.set_gid(7), header.set_mtime(0));
+    header.set_uid(7);
+    header.set_gid(7);
+    header.set_mtime(0);
     header.set_size(1);
     builder.append_data(&mut header, "copied", &b"x"[..]).unwrap();
     let mut session = Session::open(&peer, claim, Open::Write { path: "/var/db".into(), kept: false }).await;

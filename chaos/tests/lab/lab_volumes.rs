@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rialto_chaos::netns::{Lab, until};
 use rialto_protocol::api::VolumeRow;
 
@@ -107,28 +106,12 @@ volumes: {data: {}}
     // And when it is back its data is there, and counts no more.
     lab.revive(holder).unwrap();
     said(&lab, holder, &["volume", "ls"], "given up");
-    lab.machine(others[0]).done(&["volume", "rm", "--yes", "shop/data", "--machine", &volume.machine]).unwrap();
+    let remove = ["volume", "rm", "--yes", "shop/data", "--machine", &volume.machine];
+    // As soon as the others know that it is back.
+    until("removed", PATIENCE, || lab.machine(others[0]).done(&remove).map_err(|error| error.to_string())).unwrap();
     lab.machine(others[0]).done(&["rm", "--yes", "--volumes", "shop"]).unwrap();
     let volumes: Vec<VolumeRow> = lab.machine(others[1]).json(&["volume", "ls"]).unwrap();
     assert_eq!(volumes, []);
-}
-
-/// A small disk in memory, on which a machine has its data.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn at(path: PathBuf, size: &str) -> Self {
-        fs::create_dir_all(&path).unwrap();
-        let options = format!("mode=700,size={size}");
-        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
-    }
 }
 
 #[test]
@@ -136,10 +119,19 @@ fn a_machine_whose_disk_is_full_goes_on_and_its_tasks_are_nobody_there() {
     let Some(_turn) = turn() else { return };
     let mut lab = Lab::new(1).unwrap();
     lab.set_flags(&["--userns-remap", "300000:65536"]);
-    let _disk = SmallDisk::at(lab.machine(0).data(), "64m");
+    // A small disk in memory for all that the peer has; it goes with the machine.
+    let data = lab.machine(0).data();
+    fs::create_dir_all(&data).unwrap();
+    let options = ["-t", "tmpfs", "-o", "mode=700,size=64m", "data"];
+    assert!(lab.machine(0).inside("mount").args(options).arg(&data).status().unwrap().success());
     lab.found().unwrap();
     let machine = lab.machine(0);
     let peer = machine.pid();
+    let seen = |path: &Path| {
+        let root = PathBuf::from(format!("/proc/{}/root", peer.unwrap()));
+        root.join(path.strip_prefix("/").unwrap())
+    };
+    assert!(nix::sys::statvfs::statvfs(&seen(&data)).unwrap().blocks() < 1 << 16, "this is no small disk");
     // Root of a task is nobody, and has what is its network's: a port below 1024, settings of its own.
     let text = "services:
   web:
@@ -162,7 +154,7 @@ volumes: {data: {}}
 ";
     let file = app_file(&lab, "full", text);
     machine.done(&["deploy", "-f", file.to_str().unwrap(), "--app", "full", "--detach"]).unwrap();
-    let is_full = || match nix::sys::statvfs::statvfs(&machine.data()).unwrap().blocks_available() {
+    let is_full = || match nix::sys::statvfs::statvfs(&seen(&data)).unwrap().blocks_available() {
         0 => Ok(()),
         free => Err(format!("{free} blocks are free")),
     };
@@ -181,7 +173,7 @@ volumes: {data: {}}
     assert_eq!(refused.code, 0, "memory is no disk: {refused:?}");
 
     // And with room everything is told, and new things begin.
-    fs::remove_file(Path::new(&volume.path.unwrap()).join("full")).unwrap();
+    fs::remove_file(seen(Path::new(&volume.path.unwrap())).join("full")).unwrap();
     said(&lab, 0, &["ps", "-a", "full"], "exited (3)");
     let again = machine.done(&["run", "host", "--", "echo", "again"]).unwrap();
     assert_eq!(again.stdout, "again\n");

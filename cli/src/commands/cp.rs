@@ -390,7 +390,8 @@ mod tests {
         // A hostile one names a file of this machine.
         let mut builder = Builder::new(Vec::new());
         let mut header = Header::new_gnu();
-        (header.set_entry_type(EntryType::Link), header.set_size(0));
+        header.set_entry_type(EntryType::Link);
+        header.set_size(0);
         builder.append_link(&mut header, "x", "../secret").unwrap();
         fs::write(to.path().join("secret"), "s").unwrap();
         assert!(unpack(&builder.into_inner().unwrap()[..], &copy, false).is_err() && !copy.join("x").exists());

@@ -290,6 +290,7 @@ fn mounts(plan: &Plan, laid: &Laid, users: Option<&Users>) -> Result<Vec<oci::Mo
         None => mounts.push(of("sysfs", "/sys", sys)?),
         // What only the machine's root can make is made by this process.
         Some(_) => {
+            prepared::processes(&plan.bench)?;
             mounts.push(bound(&prepared::system(&plan.bench)?, Path::new("/sys"), &["rbind", "rprivate", "ro"])?);
             for (from, at) in prepared::devices(plan)? {
                 mounts.push(bound(&from, &at, &["bind", "rprivate"])?);

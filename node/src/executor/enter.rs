@@ -22,6 +22,7 @@ use rialto_protocol::api::ErrorCode;
 use rialto_protocol::session::{Failed, Frame, Open};
 
 use super::folder::{Folder, Life, Plan};
+use super::identity::User;
 use super::process::{Pidfd, boot_id};
 use super::userns;
 use copy::Owners;
@@ -125,8 +126,8 @@ impl Entered {
     }
 
     /// What the machine calls a user of the container.
-    fn outside(&self, id: u32) -> Result<u32, Failed> {
-        userns::outside(self.plan.remap, id).map_err(|error| failed(ErrorCode::Invalid, error.to_string()))
+    fn owner(&self, user: &User) -> Result<u32, Failed> {
+        userns::owner(self.plan.remap, user).map_err(|error| failed(ErrorCode::Invalid, error.to_string()))
     }
 }
 

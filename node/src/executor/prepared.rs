@@ -23,6 +23,15 @@ pub fn system(bench: &Path) -> io::Result<PathBuf> {
     Ok(at)
 }
 
+/// All processes, for nobody to see: the kernel gives a user namespace its own view of processes only where a whole one
+/// is mounted, and on some machines something covers part of that of the machine.
+pub fn processes(bench: &Path) -> io::Result<()> {
+    let at = bench.join("proc");
+    fs::create_dir(&at)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+    Ok(mount(Some("proc"), &at, Some("proc"), flags, None::<&str>)?)
+}
+
 /// The devices of the task, and where it is to find them. Their owners are the task's by the same numbers.
 pub fn devices(plan: &Plan) -> Result<Vec<(PathBuf, PathBuf)>, ContainerError> {
     let devices = options::devices(&plan.container)?;

@@ -146,7 +146,7 @@ fn start(
     let laid = mounts::lay(plan, &root, users.as_ref(), gift)
         .map_err(|error| format!("its volumes cannot be had: {error}"))?;
     let said = |error: io::Error| error.to_string();
-    let owner = userns::outside(plan.remap, process.user.uid).map_err(|error| format!("its user: {error}"))?;
+    let owner = userns::owner(plan.remap, &process.user).map_err(|error| format!("its user: {error}"))?;
     let own =
         |stream: &OwnedFd| nix::unistd::fchown(stream, Some(owner.into()), None).map_err(|errno| said(errno.into()));
     let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| said(errno.into()));

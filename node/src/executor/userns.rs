@@ -23,6 +23,7 @@ use rialto_protocol::model::Container;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Plan;
+use super::identity::User;
 use super::mounts::tree;
 use super::process::Pidfd;
 
@@ -139,6 +140,12 @@ impl Remap {
 /// What the machine calls a user or group of a task.
 pub fn outside(remap: Option<Remap>, id: u32) -> io::Result<u32> {
     remap.map_or(Ok(id), |remap| remap.outside(id))
+}
+
+/// What the machine calls a task's user, all of whose groups it has a name for.
+pub fn owner(remap: Option<Remap>, user: &User) -> io::Result<u32> {
+    user.groups.iter().chain([&user.gid]).try_for_each(|group| outside(remap, *group).map(drop))?;
+    outside(remap, user.uid)
 }
 
 /// What a task calls a user or group of the machine; one that it has no name for is its root.

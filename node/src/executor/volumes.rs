@@ -1,7 +1,8 @@
 //! The named volumes of this machine, on its disk: below `DATA/volumes` a folder for each, by the volume's id. In it
-//! `data` is what tasks see, and `name` tells people whose it is; `lock` is held by who uses it, and `filling` and
-//! `restoring` are what is to take the place of `data` when it is whole. Nothing that lies there by chance means that
-//! data is to be deleted: that says `leaving` alone, of a volume that no record tells of any more.
+//! `data` is what tasks see, and `name` tells people whose it is; `lock` is held by who uses it and `starting` by who
+//! makes it ready, and `filling` and `restoring` are what is to take the place of `data` when it is whole. Nothing that
+//! lies there by chance means that data is to be deleted: that says `leaving` alone, of a volume that no record tells of
+//! any more.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -35,7 +35,7 @@ pub fn run(entered: &Entered, exec: &Exec, talk: &mut Talk) -> Result<i32, Faile
         .map_err(|error| failed(ErrorCode::Internal, format!("the container's description: {error}")))?;
     let mut program = program(entered, exec, &spec)?;
     let said = broken("the streams cannot be made");
-    let owner = entered.outside(program.user.uid)?;
+    let owner = entered.owner(&program.user)?;
     let mut ends = ends(&root, exec, owner, &mut program).map_err(said)?;
     let (complaint, complaints) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| broken("a pipe")(errno.into()))?;
     let pid = join::start(entered, &program, &spec, &complaints).map_err(|error| {

@@ -8,8 +8,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-/// Beside a volume's data.
+/// Beside a volume's data: who has it,
 const LOCK: &str = "lock";
+/// and whose turn it is to make it ready.
+const TURN: &str = "starting";
 
 /// A volume that is held: until this is dropped.
 #[derive(Debug)]
@@ -25,34 +27,43 @@ impl Held {
 
 /// Holds a volume alone; none: somebody else holds it. `volume` is the folder around its data.
 pub fn alone(volume: &Path) -> io::Result<Option<Held>> {
-    match Flock::lock(open(volume)?, FlockArg::LockExclusiveNonblock) {
+    match lock(volume, LOCK, FlockArg::LockExclusiveNonblock) {
         Ok(held) => Ok(Some(Held(held))),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(errno.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 /// Holds a volume together with others, once nobody holds it alone. Whoever comes first makes it ready before anybody
 /// else has it; an empty one that others use is as they want it.
 pub fn shared(volume: &Path, ready: impl FnOnce() -> io::Result<()>) -> io::Result<Held> {
-    if let Some(first) = alone(volume)? {
-        ready()?;
-        return first.share();
-    }
-    // Who makes it ready is waited for. One that has failed at it leaves that to the next.
-    let held = Held(Flock::lock(open(volume)?, FlockArg::LockShared).map_err(|(_, errno)| io::Error::from(errno))?);
-    match held.0.relock(FlockArg::LockExclusiveNonblock) {
-        Ok(()) => {
+    // One after the other: whoever finds others at it finds it ready, or somebody who replaces it.
+    let _turn = lock(volume, TURN, FlockArg::LockExclusive)?;
+    let held = match alone(volume)? {
+        Some(first) => {
             ready()?;
-            held.share()
+            first
         }
-        Err(Errno::EWOULDBLOCK) => held.share(),
-        Err(errno) => Err(errno.into()),
-    }
+        None => {
+            let held = Held(lock(volume, LOCK, FlockArg::LockShared)?);
+            // It was replaced, and nobody has it now.
+            match held.0.relock(FlockArg::LockExclusiveNonblock) {
+                Ok(()) => ready()?,
+                Err(Errno::EWOULDBLOCK) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            held
+        }
+    };
+    held.share()
 }
 
-fn open(volume: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).open(volume.join(LOCK))
+fn lock(volume: &Path, name: &str, how: FlockArg) -> io::Result<Flock<File>> {
+    Flock::lock(open(volume, name)?, how).map_err(|(_, errno)| errno.into())
+}
+
+fn open(volume: &Path, name: &str) -> io::Result<File> {
+    File::options().create(true).append(true).open(volume.join(name))
 }
 
 #[cfg(test)]
@@ -97,5 +108,28 @@ mod tests {
         drop(first);
         hear.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
         second.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn of_several_that_wait_one_makes_it_ready() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let volume = tempfile::tempdir().unwrap();
+        let made = AtomicUsize::new(0);
+        // Whoever was at it has failed.
+        assert!(shared(volume.path(), || Err(io::ErrorKind::StorageFull.into())).is_err());
+        let first = alone(volume.path()).unwrap().unwrap();
+        let start = || {
+            shared(volume.path(), || {
+                made.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+        };
+        std::thread::scope(|scope| {
+            let waiting = [(); 8].map(|()| scope.spawn(start));
+            drop(first);
+            // All of them have it at once.
+            let held = waiting.map(|one| one.join().unwrap().unwrap());
+            assert_eq!((held.len(), made.load(Ordering::Relaxed)), (8, 1));
+        });
     }
 }

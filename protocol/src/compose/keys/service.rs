@@ -75,7 +75,11 @@ pub const SERVICE: Level = Level {
         only("isolation", &["default"], ""),
         only("platform", &["linux", "linux/amd64", "linux/arm64"], "an image for several runs as each machine's own"),
         only("runtime", &["runc", "io.containerd.runc.v2"], "containers are made by Rialto itself"),
-        only("userns_mode", &["host"], "tasks have no user namespace of their own"),
+        only(
+            "userns_mode",
+            &["host"],
+            "whether tasks have users of their own is the machine's to say (`userns-remap`)",
+        ),
         warned("annotations", Dict, "nobody reads them"),
         warned("attach", Text, "'rialto logs -f' shows the output of any of the services"),
         warned("blkio_config", Map(&BLKIO), "reading and writing is not weighed"),
