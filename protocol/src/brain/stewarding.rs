@@ -36,12 +36,9 @@ const SWEEP_MS: u64 = 30_000;
 const TELL_AGAIN_MS: u64 = 2_000;
 /// The most slots in one auction.
 const SLOTS_MAX: usize = 2_048;
-/// An app with more claims and services than this is looked at only every [`LOOK_MS`]: of many services, each of which
-/// costs a plan, less often.
+/// An app with more claims and services than this is looked at only every [`LOOK_MS`].
 const LARGE: usize = 200;
-const LOOK_MS: std::ops::RangeInclusive<u64> = 25..=50;
-/// So many services are planned for in a millisecond, or so.
-const SERVICES_A_MS: u64 = 10;
+const LOOK_MS: u64 = 25;
 
 /// Everything that this peer does as a steward.
 #[derive(Debug)]
@@ -281,10 +278,8 @@ impl Brain {
             tended.settle_until = None;
         }
         let claims: usize = self.readings.claims.get(app).map_or(0, |held| held.values().map(Slots::len).sum());
-        let services = document.spec.services.len();
-        let every_ms = (services as u64 / SERVICES_A_MS).clamp(*LOOK_MS.start(), *LOOK_MS.end());
-        if claims + services > LARGE && now.ms < tended.looked_ms + every_ms {
-            self.stewards.agenda.look_by(app, tended.looked_ms + every_ms);
+        if claims + document.spec.services.len() > LARGE && now.ms < tended.looked_ms + LOOK_MS {
+            self.stewards.agenda.look_by(app, tended.looked_ms + LOOK_MS);
             return;
         }
         tended.looked_ms = now.ms;
