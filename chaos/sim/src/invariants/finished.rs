@@ -8,7 +8,7 @@ use rialto_protocol::ids::TaskId;
 use super::settles;
 use crate::World;
 
-/// What a task ends with that was told to stop, be it by a member that has gone mad: it is to be run again.
+/// What a task ends with that was told to stop. A member that has gone mad may tell it so: then it is to be run again.
 const STOPPED: i32 = 128 + 15;
 
 /// Finished runs, and how often each had been started.
@@ -20,11 +20,13 @@ impl Finished {
     pub fn look(world: &World, until_ms: u64) -> Option<Self> {
         let view = settles::reader(world)?;
         let mut finished = BTreeMap::new();
+        let is_one_mad = world.machines.iter().any(|machine| machine.hostile.is_some());
         for (task, service) in settles::batch_tasks(&view) {
             let runs = world.promises.history.of(&task);
             let done = |ended: Option<(u64, Option<i32>)>| {
                 ended.is_some_and(|(at, code)| {
-                    at <= until_ms && code.is_some_and(|code| code != STOPPED) && service.finishes(code)
+                    let is_told = is_one_mad && code == Some(STOPPED);
+                    at <= until_ms && code.is_some() && !is_told && service.finishes(code)
                 })
             };
             if runs.iter().any(|run| done(run.ended)) {
