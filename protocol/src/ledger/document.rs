@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{
-    ActorId, Automerge, Change, ObjId, ObjType, Patch, PatchAction, Prop, ROOT, ReadDoc, ScalarValue, Value,
+    ActorId, Automerge, Change, ObjId, ObjType, Patch, PatchAction, Prop, ROOT, ReadDoc, ScalarValue, ScalarValueRef,
+    Value, ValueRef,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -69,8 +70,8 @@ pub struct Document {
     pub conflicts: Vec<String>,
     /// Changes applied, in order; with the genesis they are the document.
     changes: Vec<Arc<[u8]>>,
-    /// Changes that wait for one they depend on.
-    waiting: Vec<Vec<u8>>,
+    /// Changes that wait for one they depend on, with their bytes as they came.
+    waiting: Vec<(Change, Arc<[u8]>)>,
     /// The hashes of both.
     held: BTreeSet<[u8; 32]>,
     /// Not kept for long: an open document is twenty times its bytes.
@@ -146,6 +147,7 @@ impl Document {
         if let Some(bytes) = &bytes {
             self.held.insert(*blake3::hash(bytes).as_bytes());
             self.changes.push(bytes.as_slice().into());
+            // An edit knows of all that is here: it may settle a conflict, and makes none.
             self.read(&doc, &before);
         }
         self.open = Some(doc);
@@ -159,28 +161,28 @@ impl Document {
         if self.held.contains(&hash) {
             return Ok(false);
         }
-        Change::from_bytes(bytes.to_vec()).map_err(|error| DocumentError::Unreadable(error.to_string()))?;
+        let change =
+            Change::from_bytes(bytes.to_vec()).map_err(|error| DocumentError::Unreadable(error.to_string()))?;
         self.held.insert(hash);
-        self.waiting.push(bytes.to_vec());
+        self.waiting.push((change, bytes.into()));
         let mut doc = self.take_open();
         let before = doc.get_heads();
         let (mut moved, mut forked) = (false, false);
-        while let Some(at) = self.waiting.iter().position(|bytes| is_ready(&doc, bytes)) {
-            let bytes = self.waiting.remove(at);
-            let change = Change::from_bytes(bytes.clone()).expect("it was read when it came");
+        while let Some(at) = self.waiting.iter().position(|(change, _)| is_ready(&doc, change)) {
+            let (change, bytes) = self.waiting.remove(at);
             forked |= change.deps() != doc.get_heads();
             if let Err(error) = doc.apply_changes([change]) {
                 self.held.remove(blake3::hash(&bytes).as_bytes());
                 self.open = None;
                 return Err(DocumentError::Inapplicable(error.to_string()));
             }
-            self.changes.push(bytes.into());
+            self.changes.push(bytes);
             moved = true;
         }
         if moved {
             self.read(&doc, &before);
         }
-        if forked {
+        if forked && self.conflicts.is_empty() {
             // What loses against another value changes no value: only the conflict tells of it.
             self.read_conflicts(&doc);
         }
@@ -240,14 +242,29 @@ impl Document {
     /// The typed reading of what changed since `before`. Where a part does not read, the last good reading stays in
     /// force.
     fn read(&mut self, doc: &Automerge, before: &[automerge::ChangeHash]) {
-        let patches = doc.diff(before, &doc.get_heads());
-        if patches.iter().any(|patch| !is_note(patch)) {
+        let (mut spec_moved, mut notes_moved) = (false, false);
+        for patch in doc.diff(before, &doc.get_heads()) {
+            match map_of(&patch) {
+                Some("deleted") => self.read_deleted(doc),
+                // Batches of outcomes are many, and each comes once: what was read of the others stays.
+                Some(map) if NOTES.contains(&map) => notes_moved |= !self.read_batch(doc, before, &patch),
+                _ => spec_moved = true,
+            }
+        }
+        if spec_moved {
             self.read_spec(doc);
         }
-        // Batches of outcomes are many, and each comes once: what was read of the others stays.
-        if !patches.iter().filter(|patch| is_note(patch)).all(|patch| self.read_batch(doc, before, patch)) {
+        if notes_moved {
             self.read_notes(doc);
         }
+        if !self.conflicts.is_empty() {
+            self.read_conflicts(doc);
+        }
+    }
+
+    fn read_deleted(&mut self, doc: &Automerge) {
+        self.deleted =
+            matches!(doc.get(ROOT, "deleted"), Ok(Some((Value::Scalar(v), _))) if *v == ScalarValue::Boolean(true));
     }
 
     /// Takes in a batch of outcomes that was not there before; `false`: the patch is of something else.
@@ -257,19 +274,16 @@ impl Document {
         if map != "outcomes" || !matches!(doc.get_at(&patch.obj, key.as_str(), before), Ok(None)) {
             return false;
         }
-        add_batch(&mut self.outcomes, key.split_once('/').map_or(key, |(service, _)| service), value);
+        add_batch(&mut self.outcomes, key.split_once('/').map_or(key, |(service, _)| service), value.as_str());
         true
     }
 
     fn read_spec(&mut self, doc: &Automerge) {
-        self.deleted =
-            matches!(doc.get(ROOT, "deleted"), Ok(Some((Value::Scalar(v), _))) if *v == ScalarValue::Boolean(true));
         if let Some(spec) = spec_of(doc) {
             let of = |(name, service): (&String, &ServiceSpec)| (name.clone(), service.revision());
             self.revisions = Arc::new(spec.services.iter().map(of).collect());
             self.spec = Arc::new(spec);
         }
-        self.read_conflicts(doc);
     }
 
     fn read_conflicts(&mut self, doc: &Automerge) {
@@ -282,7 +296,7 @@ impl Document {
     fn read_notes(&mut self, doc: &Automerge) {
         let (mut outcomes, mut cursors) = (Outcomes::new(), BTreeMap::new());
         let (mut runs, mut orders) = (BTreeMap::<_, BTreeMap<String, Asked>>::new(), BTreeMap::new());
-        each(doc, "outcomes", |service, _, value| add_batch(&mut outcomes, &service, value));
+        each(doc, "outcomes", |service, _, value| add_batch(&mut outcomes, &service, value.as_str()));
         // Of what several stewards hold for settled each is right: none forgets what another knows.
         each(doc, "cursors", |service, _, value| {
             let cursor = cursors.entry(service).or_insert(0u64);
@@ -303,8 +317,8 @@ impl Document {
 }
 
 /// Adds what a batch says of a service's slots: of each the highest attempt counts, in whatever order batches come.
-fn add_batch(outcomes: &mut Outcomes, service: &str, batch: &ScalarValue) {
-    let read = batch.as_str().and_then(|text| serde_json::from_str::<Vec<Outcome>>(text).ok());
+fn add_batch(outcomes: &mut Outcomes, service: &str, batch: Option<&str>) {
+    let read = batch.and_then(|text| serde_json::from_str::<Vec<Outcome>>(text).ok());
     let slots = outcomes.entry(service.to_string()).or_default();
     for outcome in read.into_iter().flatten() {
         if slots.get(&outcome.slot).is_none_or(|held| held.order() < outcome.order()) {
@@ -319,34 +333,30 @@ fn notes_only(change: &[u8], notes: &BTreeSet<String>) -> bool {
     change.decode().operations.iter().all(|operation| notes.contains(&operation.obj.to_string()))
 }
 
-/// Whether a patch is of what is noted beside the services.
-fn is_note(patch: &Patch) -> bool {
-    let key = match (patch.path.first(), &patch.action) {
-        (Some((_, Prop::Map(key))), _) => key,
-        (None, PatchAction::PutMap { key, .. }) => key,
-        _ => return false,
-    };
-    NOTES.contains(&key.as_str())
+/// The field of the root that a patch is of, or is in.
+fn map_of(patch: &Patch) -> Option<&str> {
+    match (patch.path.first(), &patch.action) {
+        (Some((_, Prop::Map(key))), _) | (None, PatchAction::PutMap { key, .. }) => Some(key),
+        _ => None,
+    }
 }
 
 /// Every note of one kind: its service, the rest of its key, and what it says.
-fn each(doc: &Automerge, map: &str, mut take: impl FnMut(String, &str, &ScalarValue)) {
+fn each(doc: &Automerge, map: &str, mut take: impl FnMut(String, &str, &Value<'_>)) {
     let Ok(Some((Value::Object(ObjType::Map), notes))) = doc.get(ROOT, map) else { return };
-    for key in doc.keys(&notes) {
-        let (service, rest) = key.split_once('/').unwrap_or((key.as_str(), ""));
-        if let Ok(Some((Value::Scalar(value), _))) = doc.get(&notes, key.as_str()) {
-            take(service.to_string(), rest, &value);
+    for note in doc.map_range(&notes, ..) {
+        let (service, rest) = note.key.split_once('/').unwrap_or((&note.key, ""));
+        if let ValueRef::Scalar(value) = &note.value {
+            take(service.to_string(), rest, &value.into());
         }
     }
 }
 
 /// The typed reading, if it reads.
 fn spec_of(doc: &Automerge) -> Option<AppSpec> {
-    let kept = |key: &String| key != "deleted" && !NOTES.contains(&key.as_str());
-    let fields = doc.keys(ROOT).filter(kept).map(|key| {
-        let value = json_of(doc, doc.get(ROOT, key.as_str()).ok().flatten());
-        (key, value)
-    });
+    let kept = |key: &str| key != "deleted" && !NOTES.contains(&key);
+    let fields = doc.map_range(ROOT, ..).filter(|field| kept(&field.key));
+    let fields = fields.map(|field| (field.key.to_string(), json_of(doc, &field.value, || field.id())));
     serde_json::from_value(Json::Object(fields.collect())).ok().filter(is_bounded)
 }
 
@@ -359,15 +369,13 @@ fn is_bounded(spec: &AppSpec) -> bool {
 
 /// Fields with several values at once: the last is the one that is read.
 fn find_conflicts(doc: &Automerge, map: &ObjId, path: &str, found: &mut Vec<String>) {
-    for key in doc.keys(map) {
+    for field in doc.map_range(map, ..) {
         if found.len() >= CONFLICTS_MAX {
             return;
         }
-        let values = doc.get_all(map, key.as_str()).unwrap_or_default();
-        let path = format!("{path}.{key}");
-        if let [others @ .., read] = &values[..]
-            && !others.is_empty()
-        {
+        let path = format!("{path}.{}", field.key);
+        let values = if field.conflict { doc.get_all(map, &*field.key).unwrap_or_default() } else { Vec::new() };
+        if let [others @ .., read] = &values[..] {
             let show = |(value, id): &(Value<'_>, ObjId)| match value {
                 Value::Object(shape) => to_json(doc, id, *shape).to_string(),
                 Value::Scalar(value) => value.to_string(),
@@ -375,15 +383,14 @@ fn find_conflicts(doc: &Automerge, map: &ObjId, path: &str, found: &mut Vec<Stri
             let others: Vec<String> = others.iter().map(show).collect();
             found.push(format!("{path} is {}, and somebody else set {}", show(read), others.join(", ")));
         }
-        if let Some((Value::Object(ObjType::Map), object)) = values.last() {
-            find_conflicts(doc, object, &path, found);
+        if field.value == ValueRef::Object(ObjType::Map) {
+            find_conflicts(doc, &field.id(), &path, found);
         }
     }
 }
 
-fn is_ready(doc: &Automerge, bytes: &[u8]) -> bool {
-    Change::from_bytes(bytes.to_vec())
-        .is_ok_and(|change| change.deps().iter().all(|dep| doc.get_change_by_hash(dep).is_some()))
+fn is_ready(doc: &Automerge, change: &Change) -> bool {
+    change.deps().iter().all(|dep| doc.get_change_meta_by_hash(dep).is_some())
 }
 
 /// The first change of every document, the same everywhere: the maps that edits fill.
@@ -399,35 +406,26 @@ fn genesis(app: &AppId) -> Automerge {
     doc
 }
 
-fn json_of<R: ReadDoc>(doc: &R, value: Option<(Value<'_>, ObjId)>) -> Json {
+/// `object`: its id, where it is one.
+fn json_of<R: ReadDoc>(doc: &R, value: &ValueRef<'_>, object: impl FnOnce() -> ObjId) -> Json {
     match value {
-        Some((Value::Object(shape), object)) => to_json(doc, &object, shape),
-        Some((Value::Scalar(value), _)) => match value.as_ref() {
-            ScalarValue::Boolean(value) => Json::Bool(*value),
-            ScalarValue::Str(text) => Json::String(text.to_string()),
-            ScalarValue::Int(number) => Json::from(*number),
-            ScalarValue::Uint(number) => Json::from(*number),
-            ScalarValue::F64(number) => Json::from(*number),
-            _ => Json::Null,
-        },
-        None => Json::Null,
+        ValueRef::Object(shape) => to_json(doc, &object(), *shape),
+        ValueRef::Scalar(ScalarValueRef::Boolean(value)) => Json::Bool(*value),
+        ValueRef::Scalar(ScalarValueRef::Str(text)) => Json::from(text.as_ref()),
+        ValueRef::Scalar(ScalarValueRef::Int(number)) => Json::from(*number),
+        ValueRef::Scalar(ScalarValueRef::Uint(number)) => Json::from(*number),
+        ValueRef::Scalar(ScalarValueRef::F64(number)) => Json::from(*number),
+        ValueRef::Scalar(_) => Json::Null,
     }
 }
 
 fn to_json<R: ReadDoc>(doc: &R, object: &ObjId, shape: ObjType) -> Json {
-    match shape {
-        ObjType::List => {
-            let items = (0..doc.length(object)).map(|at| json_of(doc, doc.get(object, at).ok().flatten()));
-            items.collect::<Vec<_>>().into()
-        }
-        _ => {
-            let fields = doc.keys(object).map(|key| {
-                let value = json_of(doc, doc.get(object, key.as_str()).ok().flatten());
-                (key, value)
-            });
-            Json::Object(fields.collect())
-        }
+    if shape == ObjType::List {
+        let items = doc.list_range(object, ..);
+        return Json::Array(items.map(|item| json_of(doc, &item.value, || item.id())).collect());
     }
+    let fields = doc.map_range(object, ..);
+    Json::Object(fields.map(|field| (field.key.to_string(), json_of(doc, &field.value, || field.id()))).collect())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What people and stewards change in a document, as operations on its fields: only what differs is written, so that edits
 //! of different fields both hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use automerge::transaction::Transactable;
-use automerge::{AutomergeError, ObjId, ObjType, ROOT, ScalarValue, Value};
+use automerge::{AutomergeError, ObjId, ObjType, ROOT, ScalarValue, Value, hydrate};
 use serde_json::Value as Json;
 
 use super::{RUNS_MAX, to_json};
@@ -133,9 +133,9 @@ fn put<T: Transactable>(doc: &mut T, map: &ObjId, key: &str, value: &Json) -> Re
     let is_settled = doc.get_all(map, key)?.len() < 2;
     match value {
         Json::Object(wanted) => {
-            let object = match held {
-                Some((Value::Object(ObjType::Map), object)) => object,
-                _ => doc.put_object(map, key, ObjType::Map)?,
+            let Some((Value::Object(ObjType::Map), object)) = held else {
+                doc.batch_create_object(map, key, &whole(value), false)?;
+                return Ok(());
             };
             let gone: Vec<String> = doc.keys(&object).filter(|held| !wanted.contains_key(held)).collect();
             for key in gone {
@@ -145,16 +145,13 @@ fn put<T: Transactable>(doc: &mut T, map: &ObjId, key: &str, value: &Json) -> Re
                 put(doc, &object, key, value)?;
             }
         }
-        Json::Array(items) => {
+        Json::Array(_) => {
             let same = match &held {
                 Some((Value::Object(ObjType::List), list)) => to_json(doc, list, ObjType::List) == *value,
                 _ => false,
             };
             if !same || !is_settled {
-                let list = doc.put_object(map, key, ObjType::List)?;
-                for (at, item) in items.iter().enumerate() {
-                    insert(doc, &list, at, item)?;
-                }
+                doc.batch_create_object(map, key, &whole(value), false)?;
             }
         }
         scalar => {
@@ -168,17 +165,15 @@ fn put<T: Transactable>(doc: &mut T, map: &ObjId, key: &str, value: &Json) -> Re
     Ok(())
 }
 
-fn insert<T: Transactable>(doc: &mut T, list: &ObjId, at: usize, item: &Json) -> Result<(), AutomergeError> {
-    match item {
+/// A value that nothing is held of yet, to be written at once.
+fn whole(json: &Json) -> hydrate::Value {
+    match json {
         Json::Object(fields) => {
-            let object = doc.insert_object(list, at, ObjType::Map)?;
-            fields.iter().try_for_each(|(key, value)| put(doc, &object, key, value))
+            let fields: HashMap<String, _> = fields.iter().map(|(key, value)| (key.clone(), whole(value))).collect();
+            hydrate::Map::from(fields).into()
         }
-        Json::Array(items) => {
-            let inner = doc.insert_object(list, at, ObjType::List)?;
-            items.iter().enumerate().try_for_each(|(at, item)| insert(doc, &inner, at, item))
-        }
-        scalar => doc.insert(list, at, to_scalar(scalar)),
+        Json::Array(items) => hydrate::List::from(items.iter().map(whole).collect::<Vec<_>>()).into(),
+        scalar => to_scalar(scalar).into(),
     }
 }
 
