@@ -1,3 +1,5 @@
+use automerge::transaction::Transactable;
+
 use super::*;
 use crate::model::{Asked, PortSpec, ServiceSpec};
 
@@ -16,6 +18,19 @@ fn spec(replicas: u32) -> AppSpec {
         ..Default::default()
     };
     AppSpec { services: BTreeMap::from([("web".into(), web)]), single_run: false }
+}
+
+/// Everything in every ledger builds on it: another first change would leave all of them waiting for the one they know.
+#[test]
+fn the_first_change_is_what_edits_would_have_made() {
+    let mut edited = Automerge::new().with_actor(genesis(&app()).get_actor().clone());
+    let mut transaction = edited.transaction();
+    for map in ["services"].iter().chain(&NOTES) {
+        transaction.put_object(ROOT, *map, ObjType::Map).unwrap();
+    }
+    transaction.commit_with(CommitOptions::default().with_time(0));
+    assert_eq!(genesis(&app()).get_heads(), edited.get_heads());
+    assert_eq!(genesis(&app()).get_heads().len(), 1);
 }
 
 #[test]
