@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 pub use writer::Writer;
 
 /// Pages that redb keeps in memory, bytes. Everything is read once and held by the brain.
-const CACHE_BYTES: usize = 2 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 /// Makes this peer's signature over 32 bytes.
 pub type Sign = Arc<dyn Fn(&[u8; 32]) -> Signature + Send + Sync>;

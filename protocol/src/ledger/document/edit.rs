@@ -1,7 +1,7 @@
 //! What people and stewards change in a document, as operations on its fields: only what differs is written, so that edits
 //! of different fields both hold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use automerge::transaction::Transactable;
 use automerge::{AutomergeError, ObjId, ObjType, ROOT, ScalarValue, Value, hydrate};
@@ -169,8 +169,11 @@ fn put<T: Transactable>(doc: &mut T, map: &ObjId, key: &str, value: &Json) -> Re
 fn whole(json: &Json) -> hydrate::Value {
     match json {
         Json::Object(fields) => {
-            let fields: HashMap<String, _> = fields.iter().map(|(key, value)| (key.clone(), whole(value))).collect();
-            hydrate::Map::from(fields).into()
+            // Written in the order of its keys, whatever order it is held in.
+            let mut map = hydrate::Map::default();
+            let value = |value| hydrate::MapValue { value: whole(value), conflict: false };
+            map.extend(fields.iter().map(|(key, field)| (key.clone(), value(field))));
+            map.into()
         }
         Json::Array(items) => hydrate::List::from(items.iter().map(whole).collect::<Vec<_>>()).into(),
         scalar => to_scalar(scalar).into(),
