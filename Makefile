@@ -1,4 +1,4 @@
-# make demo    three machines in network namespaces, an app in containers, a death, a replacement
+# make demo    three machines in network namespaces, an app in containers, a death, a replacement (KEEP=1: they stay)
 # make test    everything that must hold: format, clippy, unit and property tests, simulator, lab
 # make bench   medians and their spread, beside what is promised (BENCH=--quick for a glance)
 # make bench-locks  locks beside etcd's: puts, lock + unlock, many clients, a leader's death (BENCH=--quick for a glance)
@@ -22,7 +22,7 @@ build: setup
 	cargo build --release --workspace
 
 demo: build
-	$(TARGET)/demo
+	$(TARGET)/demo $(if $(KEEP),--keep)
 
 test: setup
 	scripts/test

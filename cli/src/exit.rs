@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use rialto_client::Error;
 use rialto_protocol::api::ErrorCode;
+use serde_json::Value;
 
 /// Every exit code of `rialto`. Scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +72,13 @@ pub struct Failure {
     /// Empty where nothing is left to say.
     pub message: String,
     pub hint: Option<String>,
+    /// The same for programs, which is printed on stdout with `-o json`.
+    pub data: Option<Value>,
 }
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None }
+        Self { exit, message: message.into(), hint: None, data: None }
     }
 
     pub fn usage(message: impl Into<String>) -> Self {
@@ -89,6 +92,11 @@ impl Failure {
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn with(mut self, data: Value) -> Self {
+        self.data = Some(data);
         self
     }
 
@@ -128,7 +136,7 @@ impl From<Error> for Failure {
                     Some(place) if !body.message.contains(place.as_str()) => format!("{place}: {}", body.message),
                     _ => body.message,
                 };
-                Failure { exit, message, hint: body.hint }
+                Failure { exit, message, hint: body.hint, data: None }
             }
             other => Failure::new(exit, other.to_string()),
         }

@@ -14,8 +14,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Verb};
+use args::{Args, Format, Verb};
 use exit::{Exit, Failure};
+use output::Output;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -35,12 +36,19 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return told(Failure::new(Exit::Failed, error.to_string()), of_run),
     };
+    let out = Output { format: args.output };
     let result = runtime.block_on(commands::perform(args));
     // A blocked read (of an archive, of the terminal) must not hold up the end.
     runtime.shutdown_background();
     match result {
         Ok(exit) => exit.into(),
-        Err(failure) => told(failure, of_run),
+        Err(failure) => {
+            if let (Some(data), Format::Json) = (&failure.data, out.format) {
+                // Nobody may be there to read it.
+                let _ = out.json(data);
+            }
+            told(failure, of_run)
+        }
     }
 }
 

@@ -40,8 +40,8 @@ pub enum Event {
     /// What is heard of what a task needs of the lock group: answers [`crate::Effect::Acquire`], for as long as that was
     /// not followed by [`crate::Effect::Release`].
     Lease { claim: ClaimId, word: Word },
-    /// Now and then: what the machine measured.
-    Measured { load_millis: u64, images: Vec<String> },
+    /// Now and then: what the machine measured. `disk_full`: there is hardly any room left for what tasks write.
+    Measured { load_millis: u64, images: Vec<String>, disk_full: bool },
     /// A person, or a program, asks for something; answered by [`crate::Effect::Reply`].
     Request { id: u64, request: Request },
 }

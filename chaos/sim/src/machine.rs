@@ -64,6 +64,8 @@ pub struct Machine {
     pub disk: Disk,
     /// Nothing more can be written.
     pub full: bool,
+    /// There is hardly any room left on it: enough for the ledger, and not for tasks.
+    pub short: bool,
     /// The disk as it was once.
     pub snapshot: Option<Disk>,
     /// When its disk was last lost, or put back to an earlier state, ms of the world.
@@ -117,6 +119,7 @@ impl Machine {
             drift_ppm: 0,
             disk: Disk::default(),
             full: false,
+            short: false,
             snapshot: None,
             disk_lost_ms: None,
             executor: VirtualExecutor::new(seed, at),

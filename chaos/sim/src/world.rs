@@ -466,7 +466,8 @@ impl World {
         }
         let load_millis = 50 * self.machines[machine].executor.live.len() as u64;
         let images = self.machines[machine].images.clone();
-        self.feed(machine, Event::Measured { load_millis, images });
+        let disk_full = self.machines[machine].short;
+        self.feed(machine, Event::Measured { load_millis, images, disk_full });
         let next = self.now_us + self.dice.between(4_500_000, 5_500_000);
         self.schedule(next, Happening::Measure { machine, process });
     }

@@ -351,3 +351,19 @@ fn what_a_machine_could_not_start_is_tried_on_another() {
         town.wait("the one that can", 15_000, |town| town.by_machine("shop")[able] == 1);
     }
 }
+
+#[test]
+fn a_machine_without_room_on_its_disk_gets_nothing_until_it_has_some() {
+    for seed in 1..=5 {
+        let mut town = Town::new(seed, 2);
+        town.world.machines[1].short = true;
+        // It has measured that, and its steward knows no room elsewhere.
+        town.run(6_000);
+        town.deploy("shop", vec![("web", service(6, 1_000))]);
+        town.wait("four run on the other", 10_000, |town| town.by_machine("shop") == [4, 0]);
+        town.run(5_000);
+        assert_eq!(town.by_machine("shop"), [4, 0], "seed {seed}");
+        town.world.machines[1].short = false;
+        town.wait("the rest has room", 10_000, |town| town.by_machine("shop") == [4, 2]);
+    }
+}

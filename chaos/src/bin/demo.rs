@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser;
 use comfy_table::Table;
 use rialto_chaos::netns::{Lab, Machine, REPLICAS, WEB, can_build, clear_on_interrupt, example, sweep};
 
@@ -13,33 +14,59 @@ use rialto_chaos::netns::{Lab, Machine, REPLICAS, WEB, can_build, clear_on_inter
 const PATIENCE: Duration = Duration::from_secs(60);
 const MACHINES: usize = 3;
 
+/// Three machines run an app, one of them dies, and another takes its place.
+#[derive(Parser)]
+#[command(version, after_help = "Examples:\n  demo\n  demo --keep      then try `rialto` at any of the three")]
+struct Arguments {
+    /// Leaves the machines standing at the end, until Ctrl-C, and says how to speak to each.
+    #[arg(long)]
+    keep: bool,
+}
+
 fn main() -> Result<()> {
+    let arguments = Arguments::parse();
     clear_on_interrupt()?;
     sweep()?;
     title("Rialto: three machines, no master, one app");
     match can_build() {
-        Ok(()) => play(Lab::new(MACHINES)?, on_machines),
+        Ok(()) => play(Lab::new(MACHINES)?, on_machines, arguments.keep),
         Err(reason) => {
             println!("Not here: machines as network namespaces, containers, and a death on the wire ({reason}).");
             println!("Instead: three peers on loopback addresses, with the executor that runs nothing.\n");
-            play(Lab::on_loopback(MACHINES)?, on_loopback)
+            play(Lab::on_loopback(MACHINES)?, on_loopback, arguments.keep)
         }
     }
 }
 
 /// Plays `scenes` in a lab, and shows what the peers said where that went wrong.
-fn play(mut lab: Lab, scenes: fn(&mut Lab, &mut Times) -> Result<()>) -> Result<()> {
+fn play(mut lab: Lab, scenes: fn(&mut Lab, &mut Times) -> Result<()>, keep: bool) -> Result<()> {
     let mut times = Times::default();
     if let Err(error) = scenes(&mut lab, &mut times) {
         lab.tell_logs();
         return Err(error);
     }
-    drop(lab);
     title("What it took, on this machine, just now");
     println!("{}\n", times.table());
+    if keep {
+        stand(&lab);
+    }
+    drop(lab);
     println!("All of it is cleared away again.");
     ensure!(times.kept(), "a promise was not kept");
     Ok(())
+}
+
+/// Leaves the machines to whoever watches, until Ctrl-C.
+fn stand(lab: &Lab) -> ! {
+    println!("They stand until Ctrl-C. In another terminal:\n");
+    let programs = std::env::current_exe().ok().and_then(|demo| Some(demo.parent()?.display().to_string()));
+    println!("    export PATH={}:$PATH", programs.unwrap_or_default());
+    for machine in lab.machines() {
+        println!("    rialto --socket {} ps", machine.socket().display());
+    }
+    loop {
+        std::thread::park();
+    }
 }
 
 /// The whole of it: containers on machines with wires of their own.

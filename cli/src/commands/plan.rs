@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use rialto_client::Client;
 use rialto_protocol::api::ErrorCode;
-use rialto_protocol::compose::Problem;
 use rialto_protocol::model::AppSpec;
 use rialto_protocol::plan::{self, Change, FieldChange, Plan, ServicePlan};
 use serde_json::json;
@@ -20,7 +19,8 @@ pub async fn plan(client: &Client, out: Output, plan: &args::Plan) -> Result<(),
     let Wanted { app, spec, warnings, .. } = file::read(&plan.files)?;
     let found = beside(client, &app, &spec, plan.resolve).await?;
     file::warn(&warnings);
-    out.data(&json!({"plan": found, "warnings": told(&warnings)}), || tree(&found))
+    let data = json!({"plan": found, "app": spec, "warnings": file::as_json(&warnings)});
+    out.data(&data, || tree(&found))
 }
 
 /// The file alone.
@@ -29,8 +29,8 @@ pub fn offline(out: Output, plan: &args::Plan) -> Result<(), Failure> {
     let found = plan::plan(&app, None, &spec, plan.resolve);
     file::warn(&warnings);
     file::warn(&conditions);
-    let warnings: Vec<_> = told(&warnings).into_iter().chain(told(&conditions)).collect();
-    out.data(&json!({"plan": found, "warnings": warnings}), || tree(&found))
+    let warnings: Vec<_> = file::as_json(&warnings).into_iter().chain(file::as_json(&conditions)).collect();
+    out.data(&json!({"plan": found, "app": spec, "warnings": warnings}), || tree(&found))
 }
 
 /// What would change of the app as it is now.
@@ -40,16 +40,6 @@ pub async fn beside(client: &Client, app: &str, spec: &AppSpec, resolve: bool) -
         Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok(plan::plan(app, None, spec, resolve)),
         Err(error) => Err(error.into()),
     }
-}
-
-fn told(problems: &[Problem]) -> Vec<serde_json::Value> {
-    let one = |problem: &Problem| {
-        json!({
-            "file": problem.file, "line": problem.line, "column": problem.column, "key": problem.key,
-            "message": problem.message, "hint": problem.hint,
-        })
-    };
-    problems.iter().map(one).collect()
 }
 
 /// The app, its services, and of those that change the fields.

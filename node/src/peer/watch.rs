@@ -1,6 +1,7 @@
 //! What the machine is and does, told to the brain at start and now and then.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,18 @@ impl Describe {
     }
 }
 
+/// So much has to be free on the disk, bytes, and of a small one this part, where tasks are to start.
+const DISK_BYTES_MIN: u64 = 64 << 20;
+const DISK_PART_MIN: u64 = 20;
+
+/// Whether what is started here would soon fail for want of room.
+fn is_full(data: &Path) -> bool {
+    nix::sys::statvfs::statvfs(data).is_ok_and(|disk| {
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        bytes(disk.blocks_available()) < DISK_BYTES_MIN.min(bytes(disk.blocks()) / DISK_PART_MIN)
+    })
+}
+
 /// Measures for as long as the brain listens. `each` does what else is to be done at each look.
 pub async fn measure(
     describe: Arc<Describe>,
@@ -68,7 +81,8 @@ pub async fn measure(
     loop {
         ticks.tick().await;
         each();
-        let measured = Event::Measured { load_millis: load.look(), images: images() };
+        let disk_full = is_full(&describe.config.data);
+        let measured = Event::Measured { load_millis: load.look(), images: images(), disk_full };
         if events.send(measured).await.is_err() {
             return;
         }

@@ -38,6 +38,8 @@ pub(super) struct Own {
     /// Images that are here.
     pub(super) images: BTreeSet<String>,
     pub(super) load_millis: u64,
+    /// What is started here would fail, for want of room on the disk.
+    disk_full: bool,
     pub(super) null: bool,
     /// The executor has found everything that earlier lives left.
     pub(super) found: bool,
@@ -98,7 +100,7 @@ impl Brain {
         } else if !self.machine.strays.is_empty() {
             Some(DeclineReason::NoExecutor("it is still stopping tasks of an identity that it has lost".into()))
         } else {
-            None
+            self.machine.disk_full.then(|| DeclineReason::Full("disk".into()))
         };
     }
 
@@ -214,8 +216,7 @@ impl Brain {
             self.machine.strays.remove(&id);
             self.out.push(Effect::Forget { claim: id });
         }
-        let draining = self.readings.machines.get(&self.me).is_some_and(|machine| machine.draining);
-        self.settle_closed(draining);
+        self.settle_closed(self.drains());
         self.stewards.room_may_be_free();
     }
 
@@ -256,8 +257,7 @@ impl Brain {
     pub(super) fn tasks_found(&mut self) {
         self.machine.found = true;
         self.revive_planted();
-        let draining = self.readings.machines.get(&self.me).is_some_and(|machine| machine.draining);
-        self.settle_closed(draining);
+        self.settle_closed(self.drains());
         let open: Vec<ClaimId> =
             self.bidder.claims.values().filter(|m| !m.claim.state.has_ended()).map(|m| m.claim.id).collect();
         for id in open {
@@ -312,9 +312,19 @@ impl Brain {
         self.machine.found || self.bidder.claims.values().all(|mine| mine.claim.state.has_ended())
     }
 
-    pub(super) fn measured(&mut self, load_millis: u64, images: Vec<String>) {
+    pub(super) fn measured(&mut self, load_millis: u64, images: Vec<String>, disk_full: bool) {
         self.machine.load_millis = load_millis;
         self.machine.images = images.into_iter().collect();
+        if std::mem::replace(&mut self.machine.disk_full, disk_full) != disk_full {
+            self.settle_closed(self.drains());
+            // What was turned away meanwhile may come.
+            self.machine.room_freed |= !disk_full;
+            self.stewards.room_may_be_free();
+        }
+    }
+
+    fn drains(&self) -> bool {
+        self.readings.machines.get(&self.me).is_some_and(|machine| machine.draining)
     }
 
     pub(super) fn machine_turn(&mut self) {

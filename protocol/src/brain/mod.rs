@@ -240,7 +240,7 @@ impl Brain {
             Event::Task { claim, report } => self.reported(claim, report),
             Event::TasksFound => self.tasks_found(),
             Event::Lease { claim, word } => self.lease_told(claim, word),
-            Event::Measured { load_millis, images } => self.measured(load_millis, images),
+            Event::Measured { load_millis, images, disk_full } => self.measured(load_millis, images, disk_full),
             Event::Request { id, request } => self.requested(id, request),
         }
         self.turn();

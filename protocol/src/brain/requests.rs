@@ -184,8 +184,8 @@ impl Brain {
         if let Some(clash) = self.port_clash(&app, &spec) {
             return Err(Refusal::Invalid(clash));
         }
-        if let Some((_, fault)) = spec.dependency_fault() {
-            return Err(Refusal::Invalid(fault));
+        if let Some(fault) = spec.dependency_fault() {
+            return Err(Refusal::Invalid(fault.message));
         }
         let spec = self.with_addresses(&app, self.with_times(&app, self.with_digests(&app, spec)));
         self.change(request, change, author, app, &Edit::Spec(spec), "deployed")

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::parse::{Reader, join};
-use super::quantity::shown;
 use super::tree::{Node, Place, Value};
 use super::{keys, support};
+use crate::model::app::DependencyFault;
 use crate::model::{Condition, Dependencies, ServiceSpec};
 
 /// The most services that one waits for.
@@ -21,6 +21,7 @@ pub fn read(reader: &mut Reader, node: Node, path: &str) -> Dependencies {
             reader.each_once(&items, path);
             for item in items {
                 if let Some(name) = reader.text(&item, path) {
+                    reader.awaited.insert(join(path, &name), item.place);
                     all.insert(name, Condition::ServiceStarted);
                 }
             }
@@ -28,6 +29,7 @@ pub fn read(reader: &mut Reader, node: Node, path: &str) -> Dependencies {
         _ => {
             for entry in reader.map(node, path).unwrap_or_default() {
                 let path = join(path, &entry.key);
+                reader.awaited.insert(path.clone(), entry.at);
                 let Some(mut level) = reader.level(entry.value, &path, &keys::DEPENDENCY) else { continue };
                 let mut condition = Condition::ServiceStarted;
                 if !level.contains_key("condition") {
@@ -36,11 +38,8 @@ pub fn read(reader: &mut Reader, node: Node, path: &str) -> Dependencies {
                 if let Some(said) = level.remove("condition") {
                     let read = |text: &str| {
                         let known = Condition::ALL.iter().find(|(word, _)| *word == text);
-                        known.map(|(_, condition)| *condition).ok_or_else(|| {
-                            let words: Vec<&str> = Condition::ALL.iter().map(|(word, _)| *word).collect();
-                            let near = support::nearest(text, &words).map(|near| format!("; did you mean {near}?"));
-                            format!("'{}' is none of {}{}", shown(text), words.join(", "), near.unwrap_or_default())
-                        })
+                        let words: Vec<&str> = Condition::ALL.iter().map(|(word, _)| *word).collect();
+                        known.map(|(_, condition)| *condition).ok_or_else(|| support::none_of(text, &words))
                     };
                     condition = reader.value(&said.value, &join(&path, "condition"), read).unwrap_or_default();
                 }
@@ -68,8 +67,13 @@ pub fn check(reader: &mut Reader, place: Place, services: &mut BTreeMap<String, 
         service.depends_on.retain(|name, _| names.contains(name) || !optional.contains(name));
     }
     let spec = crate::model::AppSpec { services: std::mem::take(services), ..Default::default() };
-    if let Some((service, message)) = spec.dependency_fault() {
-        reader.wrong(place, &format!("services.{service}.depends_on"), message);
+    let awaited = std::mem::take(&mut reader.awaited);
+    if let Some(DependencyFault { service, on, message }) = spec.dependency_fault() {
+        let path = format!("services.{service}.depends_on");
+        let place = awaited.get(&join(&path, &on)).copied().unwrap_or(place);
+        let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != service).collect();
+        let near = support::nearest(&on, &names).filter(|near| *near != on);
+        reader.wrong_with(place, &path, message, near.map(|near| format!("did you mean '{near}'?")));
     }
     *services = spec.services;
 }

@@ -1,10 +1,10 @@
 //! What kind of work a service is: `deploy.mode`, and `count`, `parallelism`, `retries` and `deadline` of `x-rialto`.
 
-use super::REPLICAS_MAX;
 use super::extension::duration;
 use super::parse::{Reader, join};
 use super::quantity::shown;
 use super::tree::Entry;
+use super::{REPLICAS_MAX, support};
 use crate::model::{Mode, Restart, ServiceSpec};
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub fn mode(reader: &mut Reader, entry: Entry, path: &str, service: &mut Service
         "global" => Ok((Mode::Global, false)),
         "replicated-job" => Ok((Mode::Replicated, true)),
         "global-job" => Ok((Mode::Global, true)),
-        other => Err(format!("'{}' is none of replicated, global, replicated-job, global-job", shown(other))),
+        other => Err(support::none_of(other, &["replicated", "global", "replicated-job", "global-job"])),
     };
     let place = entry.value.place;
     let Some((mode, job)) = reader.value(&entry.value, path, read) else { return };

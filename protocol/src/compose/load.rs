@@ -126,12 +126,22 @@ fn fill(reader: &mut Reader, node: &mut Node, key: &str) -> bool {
     reader.room = room;
     let is_filled = told.iter().all(|(.., is_wrong)| !is_wrong);
     for (place, message, hint, is_wrong) in told {
+        let path = path_to(node, place, key).unwrap_or_else(|| key.into());
         match is_wrong {
-            true => reader.wrong_with(place, key, message, hint.map(Into::into)),
-            false => reader.warn(place, key, message),
+            true => reader.wrong_with(place, &path, message, hint.map(Into::into)),
+            false => reader.warn(place, &path, message),
         }
     }
     is_filled
+}
+
+/// The path of the value that stands at a place.
+fn path_to(node: &Node, place: Place, path: &str) -> Option<String> {
+    match &node.value {
+        Value::Map(entries) => entries.iter().find_map(|entry| path_to(&entry.value, place, &join(path, &entry.key))),
+        Value::List(items) => items.iter().find_map(|item| path_to(item, place, path)),
+        _ => (node.place == place).then(|| path.into()),
+    }
 }
 
 /// Reads what `.env`, or the files named in its place, set.

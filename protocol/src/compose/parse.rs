@@ -88,6 +88,8 @@ pub struct Reader<'a> {
     pub to_set: ToSet,
     /// Services that some depend on, though the app need not have them.
     pub optional: BTreeSet<String>,
+    /// Where each `services.NAME.depends_on.OTHER` stands.
+    pub awaited: BTreeMap<String, Place>,
 }
 
 impl<'a> Reader<'a> {
@@ -108,6 +110,7 @@ impl<'a> Reader<'a> {
             secrets: BTreeMap::new(),
             to_set: ToSet::new(),
             optional: BTreeSet::new(),
+            awaited: BTreeMap::new(),
         }
     }
 

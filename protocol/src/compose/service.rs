@@ -20,6 +20,8 @@ type ReadAmount = fn(&str) -> Result<u64, String>;
 /// Reads a service; `None` where it cannot be read on.
 pub fn read(reader: &mut Reader, node: Node, at: Place, path: &str) -> Option<ServiceSpec> {
     let mut service = ServiceSpec { replicas: 1, restart: Restart::Always, ..ServiceSpec::default() };
+    let is_image = |entry: &Entry| entry.key != "image" && support::nearest(&entry.key, &["image"]).is_some();
+    let misspelt = matches!(&node.value, Value::Map(entries) if entries.iter().any(is_image));
     let mut level = reader.level(node, path, &keys::SERVICE)?;
     let build = level.remove("build");
     match (level.remove("image"), build) {
@@ -37,6 +39,8 @@ pub fn read(reader: &mut Reader, node: Node, at: Place, path: &str) -> Option<Se
             let hint = "build the image elsewhere, bring it by 'rialto image import' or push it to a registry, and name it in image";
             reader.wrong_with(build.at, &path, "Rialto builds no images", Some(hint.into()));
         }
+        // The key is there, with a slip of the finger: that is told of.
+        (None, None) if misspelt => {}
         (None, None) => {
             let hint = "image: host runs the machine's own programs; 'rialto image import DIR' adds others";
             reader.wrong_with(at, path, "the service names no image", Some(hint.into()));
@@ -72,10 +76,8 @@ pub fn read(reader: &mut Reader, node: Node, at: Place, path: &str) -> Option<Se
         && let Some(restart) = reader.value(&entry.value, &join(path, "restart"), restart)
     {
         service.restart = restart;
-        if entry.value.scalar().is_some_and(|text| text.contains(':')) {
-            let message = "the bound is passed over: it is tried for as long as the app is deployed";
-            reader.warn(entry.value.place, &join(path, "restart"), message);
-        }
+        let bound = entry.value.scalar().and_then(|text| text.split_once(':')?.1.parse().ok());
+        service.batch.retries = bound.filter(|bound| *bound > 0);
     }
     if let Some(entry) = level.remove("ports") {
         service.ports = ports::read(reader, entry.value, &join(path, "ports"));
@@ -207,15 +209,7 @@ fn restart(text: &str) -> Result<Restart, String> {
         "on-failure" => Ok(Restart::OnFailure),
         "unless-stopped" => Ok(Restart::UnlessStopped),
         bound if bound.strip_prefix("on-failure:").is_some_and(|n| n.parse::<u32>().is_ok()) => Ok(Restart::OnFailure),
-        other => {
-            let known = ["no", "always", "on-failure", "unless-stopped"];
-            let near = support::nearest(other, &known).map(|near| format!("; did you mean {near}?"));
-            Err(format!(
-                "'{}' is none of no, always, on-failure, unless-stopped{}",
-                shown(other),
-                near.unwrap_or_default()
-            ))
-        }
+        other => Err(support::none_of(other, &["no", "always", "on-failure", "unless-stopped"])),
     }
 }
 
@@ -229,11 +223,15 @@ fn deploy(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSpec
                 "none" => Ok(Restart::No),
                 "on-failure" => Ok(Restart::OnFailure),
                 "any" => Ok(Restart::Always),
-                other => Err(format!("'{}' is none of none, on-failure, any", shown(other))),
+                other => Err(support::none_of(other, &["none", "on-failure", "any"])),
             };
             let condition = level.remove("condition");
             let read = condition.and_then(|entry| reader.value(&entry.value, &join(&path, "condition"), read));
             service.restart = read.unwrap_or(Restart::Always);
+            service.batch.retries = None;
+            if let Some(entry) = level.remove("max_attempts") {
+                max_attempts(reader, &entry, &join(&path, "max_attempts"), service);
+            }
         }
     }
     if let Some(entry) = level.remove("mode") {
@@ -266,6 +264,17 @@ fn deploy(reader: &mut Reader, node: Node, path: &str, service: &mut ServiceSpec
         if limit > 0 && service.reservations.get(name) > limit {
             reader.wrong(place, &join(&path, word), "more is reserved than the limit allows to use");
         }
+    }
+}
+
+/// How often what fails is started again: 0 is no bound, as Swarm has it.
+fn max_attempts(reader: &mut Reader, entry: &Entry, path: &str, service: &mut ServiceSpec) {
+    let read = |text: &str| text.parse::<u32>().map_err(|_| format!("'{}' is no number of attempts", shown(text)));
+    let Some(bound) = reader.value(&entry.value, path, read) else { return };
+    match service.restart {
+        Restart::OnFailure => service.batch.retries = Some(bound).filter(|bound| *bound > 0),
+        _ if bound == 0 => {}
+        _ => reader.warn(entry.at, path, "it is kept up for as long as the app is deployed: a bound is for on-failure"),
     }
 }
 

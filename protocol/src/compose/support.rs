@@ -1,6 +1,7 @@
-//! What to say of keys that nobody knows.
+//! What to say of keys and words that nobody knows.
 
 use super::keys::Level;
+use super::quantity::shown;
 
 /// What to say of a key that the specification does not have here: a message, and a way out.
 pub fn unknown(level: &Level, key: &str) -> (String, Option<String>) {
@@ -30,10 +31,16 @@ pub fn nearest<'a>(written: &str, candidates: &[&'a str]) -> Option<&'a str> {
     }
     let near = |candidate: &&str| {
         let most = if candidate.len() <= 4 { 1 } else { 2 };
-        let steps = distance(&written.to_lowercase(), candidate);
+        let steps = distance(&written.to_lowercase(), &candidate.to_lowercase());
         (steps <= most).then_some(steps)
     };
     candidates.iter().filter_map(|c| near(c).map(|steps| (steps, *c))).min().map(|(_, candidate)| candidate)
+}
+
+/// What to say of a word that is none of those that may stand there.
+pub fn none_of(written: &str, words: &[&str]) -> String {
+    let near = nearest(written, words).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    format!("'{}' is none of {}{near}", shown(written), words.join(", "))
 }
 
 /// Edit distance where two neighbours that changed places count as one step (optimal string

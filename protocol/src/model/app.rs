@@ -327,9 +327,19 @@ impl ServiceSpec {
     }
 }
 
+/// A service that waits for what never comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DependencyFault {
+    pub service: String,
+    /// What it waits for.
+    pub on: String,
+    /// What to say of it.
+    pub message: String,
+}
+
 impl AppSpec {
-    /// What is wrong with what its services wait for: the service, and what to say.
-    pub fn dependency_fault(&self) -> Option<(String, String)> {
+    /// What is wrong with what its services wait for.
+    pub fn dependency_fault(&self) -> Option<DependencyFault> {
         for (name, service) in &self.services {
             for other in service.depends_on.keys() {
                 let said = match self.services.get(other) {
@@ -339,12 +349,14 @@ impl AppSpec {
                     }
                     Some(_) => continue,
                 };
-                return Some((name.clone(), said));
+                return Some(DependencyFault { service: name.clone(), on: other.clone(), message: said });
             }
         }
         let names: Vec<&str> = self.services.keys().map(String::as_str).collect();
         let circle = cycle(|name| self.services.get(name).map(|service| &service.depends_on), &names)?;
-        Some((circle[0].clone(), format!("services wait for each other in a circle: {}", circle.join(" → "))))
+        let message = format!("services wait for each other in a circle: {}", circle.join(" → "));
+        // A circle ends where it began.
+        Some(DependencyFault { service: circle[0].clone(), on: circle[1].clone(), message })
     }
 }
 

@@ -85,6 +85,31 @@ impl Schedule {
     }
 }
 
+/// The fields of a cron expression, and what each takes.
+const FIELDS: [(&str, &str); 6] = [
+    ("second", "0 to 59"),
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31, or L"),
+    ("month", "1 to 12, or JAN to DEC"),
+    ("day of the week", "0 to 7, or SUN to SAT"),
+];
+
+/// Which field of an expression is wrong: the one that does not read where all others are `*`.
+fn wrong_field(parser: &CronParser, text: &str) -> Option<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if !(5..=6).contains(&words.len()) {
+        return Some("it has five fields, or six with the seconds first".into());
+    }
+    let fields = &FIELDS[FIELDS.len() - words.len()..];
+    let (word, (name, range)) = words.iter().zip(fields).enumerate().find_map(|(at, (word, field))| {
+        let mut alone = vec!["*"; words.len()];
+        alone[at] = word;
+        parser.parse(&alone.join(" ")).is_err().then_some((word, field))
+    })?;
+    Some(format!("'{word}' is no {name} ({range})"))
+}
+
 /// The instants of a schedule.
 #[derive(Debug)]
 pub struct Instants {
@@ -104,7 +129,10 @@ impl Instants {
             return Err(format!("a cron expression has at most {CRON_BYTES_MAX} characters"));
         }
         let parser = CronParser::builder().seconds(Seconds::Optional).build();
-        let cron = parser.parse(text).map_err(|error| format!("'{text}' is no cron expression: {error}"))?;
+        let cron = parser.parse(text).map_err(|error| {
+            let why = wrong_field(&parser, text).unwrap_or_else(|| error.to_string());
+            format!("'{text}' is no cron expression: {why}")
+        })?;
         let zone = match schedule.time_zone.as_str() {
             "" => TimeZone::UTC,
             // The program's own copy of the database: all peers reckon alike, whatever their machines have.

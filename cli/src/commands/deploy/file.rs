@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rialto_protocol::compose::{self, AppFile, FILE_BYTES_MAX, Options, Problem, Source, Surroundings, ToSet, Unread};
 use rialto_protocol::model::AppSpec;
 use rialto_protocol::model::container::{SECCOMP_BYTES_MAX, Seccomp};
+use serde_json::json;
 
 use crate::args::AppFiles;
 use crate::exit::{Exit, Failure};
@@ -73,14 +74,26 @@ pub fn warn(warnings: &[Problem]) {
 fn refused(first: &str, problems: &[Problem]) -> Failure {
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let count = human::count(problems.len() as u64, "mistake");
-    Failure::new(Exit::Refused, format!("{first} has {count}\n{}", told.join("\n")))
+    let failure = Failure::new(Exit::Refused, format!("{first} has {count}\n{}", told.join("\n")));
+    failure.with(json!({ "mistakes": as_json(problems) }))
+}
+
+/// Mistakes and warnings as programs read them.
+pub fn as_json(problems: &[Problem]) -> Vec<serde_json::Value> {
+    let one = |problem: &Problem| {
+        json!({
+            "file": problem.file, "line": problem.line, "column": problem.column, "key": problem.key,
+            "message": problem.message, "hint": problem.hint,
+        })
+    };
+    problems.iter().map(one).collect()
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let shown = shown(path);
     match error.kind() {
         io::ErrorKind::NotFound => Failure::new(Exit::NotFound, format!("{shown}: there is no such file")),
-        io::ErrorKind::InvalidData => Failure::new(Exit::Refused, format!("{shown}: this is no text in UTF-8")),
+        io::ErrorKind::InvalidData => Failure::new(Exit::Refused, format!("{shown}:{error}")),
         _ => Failure::new(Exit::Failed, format!("{shown}: {error}")),
     }
 }
@@ -99,9 +112,7 @@ impl Surroundings for Here {
         match text(&path) {
             Ok(text) => Ok(Source { name: path.display().to_string(), text }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Unread::Missing),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(Unread::Failed("this is no text in UTF-8".into()))
-            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Unread::Failed(error.to_string())),
             Err(error) => Err(Unread::Failed(error.to_string())),
         }
     }
@@ -143,14 +154,26 @@ fn found() -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     // One byte more than is allowed shows that there are more.
     let most = FILE_BYTES_MAX as u64 + 1;
     match path == Path::new("-") {
-        true => io::stdin().lock().take(most).read_to_string(&mut text)?,
-        false => File::open(path)?.take(most).read_to_string(&mut text)?,
+        true => io::stdin().lock().take(most).read_to_end(&mut bytes)?,
+        false => File::open(path)?.take(most).read_to_end(&mut bytes)?,
     };
-    Ok(text)
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        // It is refused for its length, wherever it was cut.
+        Err(error) if error.as_bytes().len() > FILE_BYTES_MAX => {
+            Ok(String::from_utf8_lossy(error.as_bytes()).into_owned())
+        }
+        Err(error) => {
+            let sound = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+            let (line, column) =
+                (sound.matches('\n').count() + 1, sound.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1);
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("{line}:{column}: this is no text in UTF-8")))
+        }
+    }
 }
 
 fn of_folder(path: &Path) -> Result<String, Failure> {

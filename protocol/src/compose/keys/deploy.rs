@@ -40,9 +40,17 @@ pub const RESTART_POLICY: Level = Level {
     name: "restart_policy",
     path: "services.NAME.deploy.restart_policy",
     keys: &[
-        honoured("condition", Text, "`none`, `on-failure`, `any` (the default)"),
+        honoured(
+            "condition",
+            Text,
+            "`none`, `on-failure`: its tasks run to their end, the latter until they end well; `any` (the default)",
+        ),
         warned("delay", Text, "when an ended task starts again is the steward's to say"),
-        warned("max_attempts", Text, "it is tried for as long as the app is deployed"),
+        honoured(
+            "max_attempts",
+            Text,
+            "with `on-failure`, as `x-rialto.retries`; else it is passed over, with a warning",
+        ),
         warned("window", Text, "when an ended task starts again is the steward's to say"),
     ],
 };
