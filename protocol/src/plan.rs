@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{AppSpec, ServiceSpec, Singleton};
+use crate::model::{AppSpec, Mode, ServiceSpec, Singleton};
 
 /// The longest value of a field that is told whole, in characters.
 const VALUE_CHARS_MAX: usize = 120;
@@ -144,8 +144,10 @@ fn shortened(text: String) -> String {
 
 /// Said once, whatever the number of services.
 fn notes(spec: &AppSpec) -> Vec<String> {
-    let is_alone =
-        |service: &&ServiceSpec| service.replicas == 1 && !service.is_batch() && service.singleton == Singleton::No;
+    let is_alone = |service: &&ServiceSpec| {
+        let is_one = service.replicas == 1 && service.mode == Mode::Replicated;
+        is_one && !service.is_batch() && service.singleton == Singleton::No
+    };
     let alone: Vec<&str> =
         spec.services.iter().filter(|(_, service)| is_alone(service)).map(|(name, _)| name.as_str()).collect();
     let named = match alone[..] {

@@ -203,7 +203,10 @@ impl Container {
         match self.phase {
             Phase::Starting => TaskReport::Starting,
             Phase::Running | Phase::Stopping => {
-                TaskReport::Running { image_digest: None, started_at: self.started_at, health: Health::None }
+                // One that ails is never found fit by its check, nor unfit for good.
+                let ails = self.spec.command.first().is_some_and(|word| word == "ails");
+                let health = if ails { Health::Starting } else { Health::None };
+                TaskReport::Running { image_digest: None, started_at: self.started_at, health }
             }
         }
     }

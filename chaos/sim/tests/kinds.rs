@@ -284,7 +284,13 @@ fn one_runs_on_each_machine_new_ones_included() {
     assert!(each(&town, 3), "{:?}", town.all());
     town.world.start(3);
     town.wait("one on the machine that came back", 30_000, |town| each(town, 4));
-    town.ask(|change, author| Request::Scale { change, author, app: "agent".into(), service: None, replicas: 1 });
+    let scale = |town: &mut Town, replicas| {
+        town.ask(|change, author| Request::Scale { change, author, app: "agent".into(), service: None, replicas });
+    };
+    scale(&mut town, 0);
+    town.wait("it is stopped everywhere", 10_000, |town| each(town, 0));
+    scale(&mut town, 1);
+    town.wait("it is back", 10_000, |town| each(town, 4));
     let changed = ServiceSpec { environment: BTreeMap::from([("VERSION".into(), "2".into())]), ..agent };
     town.deploy("agent", vec![("a", changed)]);
     town.wait("all changed", 60_000, |town| town.of_version("2") == 4 && each(town, 4));
@@ -505,6 +511,22 @@ fn a_change_never_leaves_too_few_and_the_plant_that_does_is_seen() {
     assert_eq!(changed(None, Sequence::StartFirst, false), Ok(()));
     assert_eq!(changed(None, Sequence::StopFirst, true), Ok(()));
     assert!(changed(Some(Brained::RollAllAtOnce), Sequence::StopFirst, false).is_err());
+}
+
+#[test]
+fn new_ones_that_are_not_fit_yet_are_no_more_than_may_change_at_once() {
+    for order in [Sequence::StartFirst, Sequence::StopFirst] {
+        let mut town = Town::new(15, 5);
+        let policy = pace(Pace { parallelism: 2, order, ..Pace::default() });
+        town.deploy("shop", vec![("web", web("1", policy.clone()))]);
+        town.wait("the first", 20_000, |town| town.of_version("1") == 6);
+        let ailing = ServiceSpec { command: vec!["ails".into()], ..web("2", policy) };
+        town.deploy("shop", vec![("web", ailing)]);
+        town.wait("two are new", 20_000, |town| town.of_version("2") == 2);
+        town.run(30_000);
+        let old = if order == Sequence::StartFirst { 6 } else { 4 };
+        assert_eq!((town.of_version("2"), town.of_version("1")), (2, old), "{order:?}");
+    }
 }
 
 #[test]

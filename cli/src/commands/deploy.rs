@@ -1,6 +1,7 @@
 //! `rialto deploy`: an app runs as its file says.
 
 mod beside;
+mod fate;
 pub mod file;
 mod progress;
 mod settling;
@@ -18,6 +19,7 @@ use crate::args::Deploy;
 use crate::ask;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, say};
+use fate::Fate;
 use progress::Progress;
 use settling::Settling;
 
@@ -39,6 +41,7 @@ pub async fn deploy(client: &Client, out: Output, deploy: Deploy) -> Result<(), 
         false => Some(settling(client, &app, &spec).await?),
     };
     beside::set(client, secrets).await?;
+    let before = fate::standing(client, &app).await;
     let changed = client.deploy(&app, spec.clone(), deploy.resolve, new_change()).await?.data;
     match (changed.changed, changed.copies) {
         (false, _) => say(format!("{app} is as the file says already")),
@@ -46,7 +49,8 @@ pub async fn deploy(client: &Client, out: Output, deploy: Deploy) -> Result<(), 
         (true, copies) => say(format!("{app} is accepted; {copies} peers have it on disk")),
     }
     if let Some(settling) = settling {
-        settled(client, &app, &spec, settling, deploy.timeout).await?;
+        let fate = if changed.changed { Some(Fate::of(client, &app, before).await?) } else { None };
+        settled(client, &app, &spec, settling, fate.as_ref(), deploy.timeout).await?;
     }
     out.data(&changed, String::new)
 }
@@ -67,19 +71,27 @@ pub async fn settling(client: &Client, app: &str, spec: &AppSpec) -> Result<Sett
     Ok(settling)
 }
 
-/// Waits until an app runs as it says.
+/// Waits until an app runs as it says; of a change until it is plain that it will not be brought about.
 pub async fn settled(
     client: &Client,
     app: &str,
     spec: &AppSpec,
     mut settling: Settling,
+    fate: Option<&Fate>,
     timeout: Duration,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut progress = Progress::new(app, spec);
     loop {
         let left = timeout.saturating_sub(begun.elapsed());
-        match client.wait(app, Wait::Running, left.min(LOOK_EVERY)).await {
+        let answer = client.wait(app, Wait::Running, left.min(LOOK_EVERY)).await;
+        if let Some(fate) = fate
+            && let Some(failure) = fate.fault(client).await?
+        {
+            progress.end();
+            return Err(failure);
+        }
+        match answer {
             Ok(answer) => {
                 progress.see(&answer.data.tasks, &[]);
                 if let Some(rest) = settling.left(&answer.data.tasks, Instant::now().into_std()) {

@@ -31,7 +31,7 @@ pub async fn restart(client: &Client, out: Output, restart: Restart) -> Result<(
     let changed = client.deploy(app, spec.clone(), false, new_change()).await?.data;
     say(format!("{} starts anew", restart.name));
     if !restart.detach {
-        settled(client, app, &spec, before, restart.timeout).await?;
+        settled(client, app, &spec, before, None, restart.timeout).await?;
     }
     out.data(&changed, String::new)
 }
@@ -42,7 +42,7 @@ async fn one(client: &Client, out: Output, restart: Restart, app: &str, spec: &A
     let ended = client.restart(&restart.name).await?.data;
     say(format!("{} starts anew", ended.task));
     if !restart.detach {
-        settled(client, app, spec, before, restart.timeout).await?;
+        settled(client, app, spec, before, None, restart.timeout).await?;
     }
     out.data(&ended, String::new)
 }

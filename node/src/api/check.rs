@@ -2,7 +2,7 @@
 
 use rialto_protocol::compose::CONSTRAINTS_MAX;
 use rialto_protocol::market::constraint::{Constraint, VALUES_MAX};
-use rialto_protocol::model::app::is_dns_label;
+use rialto_protocol::model::app::{DependencyFault, is_dns_label};
 use rialto_protocol::model::resources::{
     CPU_MILLIS, GPU_PREFIX, GPU_SHARE, GPU_WHOLE, GPUS, GPUS_MAX, MEMORY_BYTES, PORT_PREFIX,
 };
@@ -78,7 +78,7 @@ pub fn check_spec(spec: &AppSpec) -> Result<(), Problem> {
             return Err(Problem::invalid(message).at(at(&field)));
         }
     }
-    if let Some((service, message)) = spec.dependency_fault() {
+    if let Some(DependencyFault { service, message, .. }) = spec.dependency_fault() {
         return Err(Problem::invalid(message).at(format!("spec.services.{}.depends_on", short(&service))));
     }
     let tasks: u64 = spec.services.values().map(|service| u64::from(service.replicas)).sum();

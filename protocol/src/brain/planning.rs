@@ -165,6 +165,10 @@ impl Brain {
 
     /// Of a service on each machine: the slot of every machine that will do.
     pub(crate) fn machine_slots(&self, app: &AppId, service: &ServiceSpec) -> BTreeMap<String, PeerId> {
+        if service.replicas == 0 {
+            // It was stopped, and is to stay known.
+            return BTreeMap::new();
+        }
         let fit = |peer: PeerId| {
             let machine = self.readings.machines.get(&peer)?;
             let fits = match self.passed_over(app, &peer, machine, service, 0) {

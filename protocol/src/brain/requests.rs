@@ -19,7 +19,7 @@ use crate::ledger::document::ChangeValue;
 use crate::ledger::readings::{Admission, Departure, Image};
 use crate::ledger::record::{Kind, Stored};
 use crate::membership::State;
-use crate::model::{AppSpec, Machine, ServiceSpec};
+use crate::model::{AppSpec, Machine, Mode, ServiceSpec};
 use crate::plant::Plant;
 use crate::wire::{Message, PROTOCOL, decode, encode};
 
@@ -241,6 +241,11 @@ impl Brain {
         let services = self.documents[&app].spec.services.iter();
         let meant = services.filter(|(name, _)| service.as_ref().is_none_or(|service| service == *name));
         for (name, spec) in meant {
+            if spec.mode == Mode::Global && replicas > 1 {
+                let said =
+                    format!("{name} runs on each machine that meets its constraints: it has no number of replicas");
+                return Err(Refusal::Invalid(said));
+            }
             let scaled = ServiceSpec { replicas, ..spec.clone() };
             if let Some((_, fault)) = scaled.guard_fault() {
                 return Err(Refusal::Invalid(format!("{name}: {fault}")));

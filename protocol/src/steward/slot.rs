@@ -5,7 +5,7 @@ use crate::ids::{ClaimId, PeerId};
 use crate::ledger::readings::ClaimEntry;
 use crate::market::wire::Slot;
 use crate::membership::Loss;
-use crate::model::{ClaimState, Guard, OnHeal, OnLost, Outcome, Restart, ServiceSpec};
+use crate::model::{ClaimState, Guard, Health, OnHeal, OnLost, Outcome, Restart, ServiceSpec};
 use crate::wire::StopReason;
 
 use super::array;
@@ -202,6 +202,10 @@ impl<S: Sight> Lens<'_, S> {
                 let (owner, claim, serves) = (winner.owner, winner.claim.id, serves(&winner));
                 let outdated = Outdated { owner, claim, why, slot, serves, not_before_ms };
                 Seen::Runs { serves: some_serves, outdated: Some(outdated) }
+            }
+            // It runs beside the one that it is to follow, and has not taken over yet.
+            (ClaimState::Running, None) if winner.claim.health == Health::Starting && live.len() > 1 => {
+                Seen::Waits { serves: some_serves }
             }
             (ClaimState::Running, None) => Seen::Runs { serves: some_serves, outdated: None },
             _ => Seen::Waits { serves: some_serves },

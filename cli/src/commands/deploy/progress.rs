@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
 
 use rialto_protocol::api::TaskRow;
-use rialto_protocol::model::AppSpec;
+use rialto_protocol::model::{AppSpec, Mode, ServiceSpec};
 
 use crate::commands::ps::state;
 use crate::output::{one_line, say};
@@ -14,7 +14,8 @@ const REASONS_MAX: usize = 10;
 
 pub struct Progress {
     app: String,
-    wanted: BTreeMap<String, u32>,
+    /// By service; `None`: as many as there are machines for it.
+    wanted: BTreeMap<String, Option<u32>>,
     shown: String,
     said: BTreeSet<String>,
     terminal: bool,
@@ -22,7 +23,10 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(app: &str, spec: &AppSpec) -> Self {
-        let wanted = spec.services.iter().map(|(name, service)| (name.clone(), service.replicas)).collect();
+        // What runs at given times is waited for by nobody.
+        let lasting = spec.services.iter().filter(|(_, service)| service.schedule.is_none());
+        let count = |service: &ServiceSpec| (service.mode == Mode::Replicated).then_some(service.replicas);
+        let wanted = lasting.map(|(name, service)| (name.clone(), count(service))).collect();
         let terminal = io::stderr().is_terminal();
         Self { app: app.into(), wanted, shown: String::new(), said: BTreeSet::new(), terminal }
     }
@@ -60,9 +64,16 @@ impl Progress {
         for row in rows.iter().filter(counts).filter(is_fit) {
             running.entry(&row.service).or_default().insert(&row.slot);
         }
+        let mut slots: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        rows.iter().for_each(|row| drop(slots.entry(&row.service).or_default().insert(&row.slot)));
         let counts = self.wanted.iter().map(|(name, wanted)| {
-            let count = running.get(name.as_str()).map_or(0, BTreeSet::len);
-            format!("{name} {count}/{wanted}")
+            // Runs that somebody asked for are beside what was deployed: their slots are no numbers.
+            let own = |slot: &&&str| wanted.is_none() || slot.parse::<u32>().is_ok();
+            let count = |of: &BTreeMap<&str, BTreeSet<&str>>| {
+                of.get(name.as_str()).map_or(0, |of| of.iter().filter(own).count())
+            };
+            let wanted = wanted.map_or_else(|| count(&slots), |wanted| wanted as usize);
+            format!("{name} {}/{wanted}", count(&running))
         });
         let summary = counts.collect::<Vec<_>>().join(", ");
         // What was stopped or gave way was meant to.
@@ -113,7 +124,7 @@ struct New {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rialto_protocol::model::ServiceSpec;
+    use rialto_protocol::model::Schedule;
 
     #[test]
     fn only_what_is_new_is_said() {
@@ -148,5 +159,18 @@ mod tests {
         assert_eq!(first.reasons, ["shop.db.1 is pending: no machine has 64 GiB free", "holding back"]);
         let again = progress.look(&rows, &["holding back".into()]);
         assert!(again.summary.is_none() && again.reasons.is_empty());
+
+        let each = ServiceSpec { mode: Mode::Global, ..service(1) };
+        let nightly = ServiceSpec { schedule: Some(Schedule::default()), ..service(1) };
+        let services = [("agent", each), ("job", service(1)), ("nightly", nightly)];
+        let services = services.map(|(name, service)| (name.to_string(), service));
+        let mut progress = Progress::new("shop", &AppSpec { services: services.into(), single_run: false });
+        let rows = [
+            row("agent", "m1", "running", None),
+            row("agent", "m2", "pending", None),
+            row("job", "1", "running", None),
+            row("job", "r5d2c-1", "running", None),
+        ];
+        assert_eq!(progress.look(&rows, &[]).summary.as_deref(), Some("agent 1/2, job 1/1"));
     }
 }
