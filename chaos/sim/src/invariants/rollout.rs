@@ -32,8 +32,12 @@ pub fn at_once(policy: &RolloutPolicy, wanted: usize, is_bad: bool) -> usize {
             (some, _) => (some as usize).min(wanted),
         }
     };
-    // What fails may be taken back, at the pace of that.
-    if is_bad { of(false).max(of(true)) } else { of(false) }
+    match is_bad {
+        // A task that ends as soon as it runs has served for a moment: by the time that anybody hears of its end the next
+        // batch has begun. And what fails may be taken back, at the pace of that.
+        true => (2 * of(false).max(of(true))).min(wanted),
+        false => of(false),
+    }
 }
 
 /// Whether too few run.
