@@ -125,7 +125,9 @@ pub fn run(settings: &Settings) -> Outcome {
         None => plan.spoilt.len(),
     };
     let jumps = |(_, step): &(u64, Step)| matches!(step, Step::Jump { .. });
-    let clocks_agree = !plan.steps.iter().any(jumps) && plan.clocks_ms.iter().take(*machines).all(|ms| *ms == 0);
+    // The clocks of newcomers are up to a minute ahead: where these are many, peers tell the time differently.
+    let are_right = plan.late * 3 < *machines && plan.clocks_ms.iter().take(*machines).all(|ms| *ms == 0);
+    let clocks_agree = !plan.steps.iter().any(jumps) && are_right;
     let varies = (scenario.is_none(), clocks_agree);
     let work = Workload::new(*seed, *machines, (*machines - gone).max(1), varies);
     let dice = Dice::new(*seed, "run");
