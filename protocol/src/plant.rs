@@ -50,6 +50,10 @@ pub enum Plant {
     JumpGates,
     /// A changed service's tasks are all ended at once.
     RollAllAtOnce,
+    /// A changed service waits for a word after its first task, though nobody asked it to.
+    HoldChanges,
+    /// What ran twice at one instant is not written down.
+    HushOverlaps,
     /// Instants that come while there is no steward are never run.
     ForgetInstants,
 }

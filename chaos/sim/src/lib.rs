@@ -9,6 +9,7 @@
 //! delays, loses, doubles, reorders and cuts as its weather and the faults say. Nothing here reads
 //! a real clock or a real source of chance: the seed is all there is, and one seed gives one story.
 
+mod changes;
 pub mod dice;
 mod disasters;
 pub mod disk;

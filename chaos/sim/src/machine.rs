@@ -19,7 +19,7 @@ use crate::leases::Keepers;
 /// Of whose addresses tasks have theirs: few subnets, so that several machines take the same one now and then.
 const RANGE: &str = "10.208.0.0/14";
 /// Wall clock at the beginning of the virtual world, ms since 1970.
-const EPOCH_MS: i64 = 1_750_000_000_000;
+pub(super) const EPOCH_MS: i64 = 1_750_000_000_000;
 
 /// Who asked a brain for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What people asked for and what they were told: the memory that the promises are judged by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use rialto_protocol::event::Request;
@@ -112,6 +112,8 @@ pub struct Oracle {
     /// By app: its wishes in the order in which they were asked, and whether all were asked at one
     /// machine, so that each knew of the ones before.
     apps: BTreeMap<String, (Vec<usize>, bool)>,
+    /// Apps whose stewards or people may bring back what they were before.
+    come_back: BTreeSet<String>,
 }
 
 impl Oracle {
@@ -123,6 +125,13 @@ impl Oracle {
         *all_ordered &= ordered;
         self.wishes.push(wish);
         ticket as u64
+    }
+
+    /// What an app was before may come back without anybody's wish.
+    pub fn may_come_back(&mut self, app: &str, may: bool) {
+        if may {
+            self.come_back.insert(app.into());
+        }
     }
 
     /// The wish of a ticket.
@@ -175,6 +184,14 @@ impl Oracle {
         if !ordered {
             // Concurrent edits merge: any of them may win, but somebody's must.
             return self.merged(tickets, states, lost);
+        }
+        if self.come_back.contains(app) && states.iter().any(Option::is_some) {
+            let wishes = tickets.iter().map(|ticket| &self.wishes[*ticket]);
+            for wish in wishes.filter(|wish| !matches!(wish.fate, Fate::Refused(_))) {
+                if let Deed::Deploy(spec) = &wish.deed {
+                    states.push(Some(spec.clone()));
+                }
+            }
         }
         Possible::OneOf(states)
     }

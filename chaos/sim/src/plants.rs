@@ -21,7 +21,7 @@ pub enum Plant {
 }
 
 /// Every plant: its name, the plant, the invariant that must catch it, and what it does.
-pub const PLANTS: [(&str, Plant, &str, &str); 25] = [
+pub const PLANTS: [(&str, Plant, &str, &str); 29] = [
     ("boast-room", Plant::BoastRoom, "capacity", "a driver says that its machine has twice its room"),
     ("blind-executors", Plant::BlindExecutors, "room-freed-last", "executors do not find what earlier lives left"),
     ("free-room-early", Plant::Brain(Brained::FreeRoomEarly), "capacity", "room is free when a stop is ordered"),
@@ -74,6 +74,25 @@ pub const PLANTS: [(&str, Plant, &str, &str); 25] = [
         "tasks are placed wherever there is room, whatever volumes they have",
     ),
     ("jump-gates", Plant::Brain(Brained::JumpGates), "graph-order", "a service starts whatever it waits for"),
+    (
+        "forget-instants",
+        Plant::Brain(Brained::ForgetInstants),
+        "instants-run",
+        "instants that come while there is no steward are never run",
+    ),
+    (
+        "hush-overlaps",
+        Plant::Brain(Brained::HushOverlaps),
+        "instants-run",
+        "what ran twice at one instant is not written down",
+    ),
+    ("roll-all-at-once", Plant::Brain(Brained::RollAllAtOnce), "rollout-spares", "a change ends all tasks at once"),
+    (
+        "hold-changes",
+        Plant::Brain(Brained::HoldChanges),
+        "rollout-ends",
+        "a change waits for a word after its first task, though nobody asked it to",
+    ),
     ("endless-leases", Plant::EndlessLeases, "strict-apart", "nobody ends a task when its lease ends"),
     (
         "start-unleased",

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use rialto_protocol::event::Request;
 use rialto_protocol::ids::TaskId;
 
 use crate::dice::Dice;
@@ -12,8 +13,8 @@ use crate::invariants::history::Run as Made;
 use crate::invariants::resurrection::Gone;
 use crate::invariants::survivors::Probe;
 use crate::invariants::{
-    ACKNOWLEDGED, ADDRESSES, CONVERGENCE, FINISHED, OWNERS, RESURRECTION, SETTLES, SURVIVORS, Violation, acknowledged,
-    addresses, convergence, settles,
+    ACKNOWLEDGED, ADDRESSES, CONVERGENCE, FINISHED, INSTANTS, OWNERS, RESURRECTION, ROLLOUT_ENDS, SETTLES, SURVIVORS,
+    Violation, acknowledged, addresses, convergence, cron, rollout_ends, settles,
 };
 use crate::network::Weather;
 use crate::plants::Plant;
@@ -34,6 +35,12 @@ const PROBE_MS: u64 = 5_000;
 const LOOK_MS: u64 = 500;
 /// and what everybody believes and holds, at most.
 const THOROUGH_MS: u64 = 2_000;
+/// What a restart undoes is made good after this.
+const RESTARTED_MS: u64 = 60_000;
+/// An instant's run is over after this long, ms.
+const RUN_MS: u64 = 20_000;
+/// In so long there is a moment at which no run of a schedule has just begun or ended, ms.
+const BETWEEN_MS_MAX: u64 = 10_000;
 /// When nothing breaks, everybody knows after this long what happened before, ms.
 const KNOWN_MS: u64 = 20_000;
 
@@ -85,6 +92,8 @@ pub(super) struct Run {
     reminded: bool,
     /// When all faults were gone, ms; and what had finished and what was gone when everybody could know.
     mended_ms: u64,
+    /// Times in which something may have broken: wall clock, ms.
+    broken: Vec<(u64, u64)>,
     known: Option<(Finished, Gone)>,
 }
 
@@ -115,7 +124,12 @@ pub fn run(settings: &Settings) -> Outcome {
         Some(_) => plan.steps.iter().map(|(_, step)| killed(step)).max().unwrap_or(0).max(plan.spoilt.len()),
         None => plan.spoilt.len(),
     };
-    let work = Workload::new(*seed, *machines, (*machines - gone).max(1));
+    let jumps = |(_, step): &(u64, Step)| matches!(step, Step::Jump { .. });
+    // The clocks of newcomers are up to a minute ahead: where these are many, peers tell the time differently.
+    let are_right = plan.late * 3 < *machines && plan.clocks_ms.iter().take(*machines).all(|ms| *ms == 0);
+    let clocks_agree = !plan.steps.iter().any(jumps) && are_right;
+    let varies = (scenario.is_none(), clocks_agree);
+    let work = Workload::new(*seed, *machines, (*machines - gone).max(1), varies);
     let dice = Dice::new(*seed, "run");
     let (probes, demands) = (Vec::new(), Vec::new());
     let founders = *machines;
@@ -134,6 +148,7 @@ pub fn run(settings: &Settings) -> Outcome {
         rushed: 0,
         reminded: false,
         mended_ms: 0,
+        broken: Vec::new(),
         known: None,
     };
     if run.found() {
@@ -142,6 +157,10 @@ pub fn run(settings: &Settings) -> Outcome {
             run.mend();
             run.settle();
             run.shake();
+        }
+        if run.world.promises.is_kept() {
+            run.judge_instants();
+            run.change_all();
         }
         if run.world.promises.is_kept() {
             run.rush();
@@ -317,6 +336,7 @@ impl Run {
         let began = self.world.now_ms();
         if self.wait_settled(drained) {
             self.settled_ms = Some(self.world.now_ms() - began - SETTLED_MS);
+            self.broken.push((0, self.world.wall_ms() + cron::AGREE_MS));
             self.judge_acknowledged();
             for text in convergence::forged(&self.world) {
                 self.world.promises.broken(OWNERS, self.world.now_ms(), text);
@@ -342,18 +362,24 @@ impl Run {
                 since = None;
             } else if over || since.is_none() && now >= thorough {
                 // The costly look: at the beginning and at the end of the time in which all stays well.
-                thorough = now + THOROUGH_MS;
-                let settled = settles::differences(&self.world, drained).is_empty()
+                let work = settles::differences(&self.world, drained).is_empty()
+                    && rollout_ends::going(&self.world).is_empty();
+                let settled = work
                     && convergence::differences(&self.world).is_empty()
                     && addresses::shared(&self.world).is_empty();
                 if settled && over {
                     return true;
                 }
-                since = settled.then_some(now);
+                // What runs every few seconds is news that some have not heard yet: there is a moment between two runs.
+                let may_come = self.work.has_schedules() && work;
+                let waits = may_come && since.is_some_and(|since| now < since + SETTLED_MS + BETWEEN_MS_MAX);
+                since = if settled { Some(now) } else { since.filter(|_| waits) };
+                thorough = now + if may_come { LOOK_MS } else { THOROUGH_MS };
             }
             if since.is_none() && now >= until {
                 let all = [
                     (SETTLES, settles::differences(&self.world, drained)),
+                    (ROLLOUT_ENDS, rollout_ends::going(&self.world)),
                     (CONVERGENCE, convergence::differences(&self.world)),
                     (ADDRESSES, addresses::shared(&self.world)),
                 ];
@@ -399,6 +425,28 @@ impl Run {
         }
     }
 
+    /// Every instant of every schedule had its run; then all of them end, and leave their room to others.
+    fn judge_instants(&mut self) {
+        let now = self.world.now_ms();
+        let until = self.world.wall_ms().saturating_sub(RUN_MS);
+        let mut found = Vec::new();
+        for name in self.work.scheduled() {
+            let Some(view) = settles::reader(&self.world) else { return };
+            let Some(app) = view.app(&name) else { continue };
+            for (service, spec) in &app.spec.services {
+                let Some(schedule) = &spec.schedule else { continue };
+                let (generation, span, broken) = (Some(app.generation), (schedule.since, until), &self.broken[..]);
+                let times = cron::Times { app: &name, service, generation, schedule, span, broken };
+                found.extend(cron::faults_of_any(&self.world, &view, &times, spec.run_size()));
+            }
+        }
+        found.truncate(settles::DIFFERENCES_MAX);
+        found.into_iter().for_each(|text| self.world.promises.broken(INSTANTS, now, text));
+        for app in self.work.scheduled() {
+            self.demand(|change| Request::Remove { change, author: "somebody".into(), app });
+        }
+    }
+
     fn judge_acknowledged(&mut self) {
         let readers: Vec<usize> = settles::honest(&self.world).collect();
         for reader in readers {
@@ -433,7 +481,9 @@ impl Run {
         let able: Vec<usize> = settles::honest(&self.world).collect();
         for power in [false, true] {
             if let Some(machine) = self.dice.pick(&able).copied() {
+                let began = self.world.wall_ms().saturating_sub(cron::AGREE_MS);
                 self.world.crash(machine, power);
+                self.broken.push((began, self.world.wall_ms() + RESTARTED_MS));
                 self.world.run_until(self.world.now_ms() + self.dice.between(500, 5_000));
                 self.world.start(machine);
             }

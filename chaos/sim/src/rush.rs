@@ -126,7 +126,7 @@ impl Run {
     }
 
     /// Asks any machine that is held to the promises.
-    fn demand(&mut self, request: impl FnOnce(ChangeId) -> Request) {
+    pub(super) fn demand(&mut self, request: impl FnOnce(ChangeId) -> Request) {
         let able: Vec<usize> = settles::honest(&self.world).collect();
         if let Some(machine) = self.dice.pick(&able).copied() {
             self.work.demand(&mut self.world, machine, request);
@@ -144,7 +144,7 @@ impl Run {
         false
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         self.world.run_until(self.world.now_ms() + ms);
         self.work.hear(&mut self.world);
     }

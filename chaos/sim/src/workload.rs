@@ -2,6 +2,7 @@
 //! whatever peer is at hand.
 
 mod orders;
+mod variety;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use crate::invariants::ACKNOWLEDGED;
 use crate::oracle::{Deed, Fate, Oracle, Wish};
 use crate::{Dice, World};
 use orders::Orders;
+use variety::{Kind, Variety};
 
 /// Tickets from here on are not wishes about apps.
 const ELSE: u64 = 1 << 40;
@@ -37,6 +39,7 @@ struct App {
     scales: bool,
     /// The most millicores that its services ever wanted.
     cost: u64,
+    kind: Kind,
 }
 
 /// The people.
@@ -48,6 +51,7 @@ pub struct Workload {
     /// Millicores that services may want in all.
     budget: u64,
     orders: Orders,
+    variety: Variety,
     machines: usize,
     /// The machines that were ever asked to drain, and whether the last order was to drain.
     drained: BTreeMap<usize, bool>,
@@ -62,8 +66,9 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// People who want no more than `survivors` machines of `machines` can give.
-    pub fn new(seed: u64, machines: usize, survivors: usize) -> Self {
+    /// People who want no more than `survivors` machines of `machines` can give. `varies`: of all kinds of things;
+    /// `clocks_agree`: they know what time it is.
+    pub fn new(seed: u64, machines: usize, survivors: usize, (varies, clocks_agree): (bool, bool)) -> Self {
         let mut dice = Dice::new(seed, "workload");
         let drains = survivors > 2 && survivors == machines && dice.chance(0.4);
         let usable = if drains { survivors - 1 } else { survivors };
@@ -76,6 +81,7 @@ impl Workload {
         Self {
             dice,
             orders,
+            variety: Variety::draw(Dice::new(seed, "variety"), varies, clocks_agree),
             oracle: Oracle::default(),
             apps: BTreeMap::new(),
             budget: usable as u64 * 4_000 * share / 100,
@@ -97,6 +103,9 @@ impl Workload {
 
     /// Somebody wants something.
     pub fn act(&mut self, world: &mut World) {
+        if self.vary(world) {
+            return;
+        }
         let known: Vec<String> = self.apps.keys().cloned().collect();
         let some = self.dice.pick(&known).cloned();
         match (self.dice.below(100), some) {
@@ -219,6 +228,7 @@ impl Workload {
             let (_, web) = &mut services[0];
             (web.replicas, web.singleton, scales) = (1, Singleton::Strict, false);
         }
+        self.variety.of_services(&mut services);
         let cost = services.iter().map(|(_, service)| cost(service)).sum();
         if self.spent() + cost > self.budget {
             return;
@@ -270,6 +280,7 @@ impl Workload {
         };
         batch.restart = if batch.command[0] == "until" { Restart::OnFailure } else { Restart::No };
         self.orders.of_batch(&mut batch);
+        self.variety.of_batch(&mut batch);
         let home = self.home(world);
         let name = self.name("batch");
         if batch.gang {
@@ -289,11 +300,12 @@ impl Workload {
             batch: Batch { parallelism: 3, ..Batch::default() },
             ..service(replicas, &["sleep", &ms])
         };
-        let services = vec![
+        let mut services = vec![
             ("extract", step(1, Dependencies::new())),
             ("transform", step(middle, done("extract"))),
             ("load", step(1, done("transform"))),
         ];
+        self.variety.of_graph(&mut services);
         let home = self.home(world);
         let name = self.name("graph");
         let named = services.iter().map(|(name, service)| (name.to_string(), service.clone())).collect();
@@ -314,7 +326,7 @@ impl Workload {
         let spec = AppSpec { services: BTreeMap::from([("run".to_string(), run)]), single_run: true };
         self.apps.insert(
             name.clone(),
-            App { home: Some(machine), spec: spec.clone(), removed: false, scales: true, cost: 0 },
+            App { home: Some(machine), spec: spec.clone(), removed: false, scales: true, cost: 0, kind: Kind::Usual },
         );
         self.wish(world, &name, Deed::Deploy(spec), Some(machine));
     }
@@ -329,7 +341,8 @@ impl Workload {
     ) {
         let services = services.into_iter().map(|(name, service)| (name.to_string(), service)).collect();
         let spec = AppSpec { services, single_run: false };
-        self.apps.insert(name.clone(), App { home, spec: spec.clone(), removed: false, scales: true, cost });
+        let kind = Kind::Usual;
+        self.apps.insert(name.clone(), App { home, spec: spec.clone(), removed: false, scales: true, cost, kind });
         self.wish(world, &name, Deed::Deploy(spec), None);
     }
 
@@ -355,7 +368,9 @@ impl Workload {
     /// Deploys the app again with something changed that restarts its tasks.
     fn revise(&mut self, world: &mut World, name: &str) {
         let number = self.dice.number().to_string();
-        let Some(app) = self.apps.get_mut(name).filter(|app| !app.removed && app.cost > 0) else { return };
+        let is_revised =
+            |app: &&mut App| !app.removed && app.cost > 0 && matches!(app.kind, Kind::Usual | Kind::Everywhere);
+        let Some(app) = self.apps.get_mut(name).filter(is_revised) else { return };
         for service in app.spec.services.values_mut() {
             service.environment.insert("REVISION".into(), number.clone());
         }
@@ -370,7 +385,11 @@ impl Workload {
     }
 
     fn make_again(&mut self, world: &mut World, name: &str) {
-        let Some(app) = self.apps.get_mut(name).filter(|app| app.removed) else { return };
+        if self.apps.get(name).is_none_or(|app| !app.removed) {
+            return;
+        }
+        self.made_well(name);
+        let Some(app) = self.apps.get_mut(name) else { return };
         app.removed = false;
         let deed = Deed::Deploy(app.spec.clone());
         self.wish(world, name, deed, None);

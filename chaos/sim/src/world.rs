@@ -14,7 +14,7 @@ use crate::dice::Dice;
 use crate::executor::Course;
 use crate::invariants::{Promises, settles};
 use crate::leases::LockGroup;
-use crate::machine::{Asker, Machine};
+use crate::machine::{Asker, EPOCH_MS, Machine};
 use crate::network::Network;
 use crate::plants::Plant;
 use crate::signing::Signer;
@@ -187,6 +187,16 @@ impl World {
     /// The time of the world, ms.
     pub fn now_ms(&self) -> u64 {
         self.now_us / 1000
+    }
+
+    /// What a clock shows that is right, ms since 1970.
+    pub fn wall_ms(&self) -> u64 {
+        self.wall_at(self.now_ms())
+    }
+
+    /// What it showed at a time of the world, ms.
+    pub fn wall_at(&self, ms: u64) -> u64 {
+        EPOCH_MS.saturating_add_unsigned(ms).unsigned_abs()
     }
 
     /// Lets everything happen through `until_ms`, or until a promise is broken.

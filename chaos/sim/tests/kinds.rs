@@ -578,6 +578,76 @@ fn what_is_lost_while_a_change_rests_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_machine_is_emptied_though_a_task_elsewhere_fails_again_and_again() {
+    let mut town = Town::new(22, 4);
+    let policy = pace(Pace { failure_action: FailureAction::Pause, ..Pace::default() });
+    town.deploy("shop", vec![("web", web("1", policy.clone()))]);
+    town.wait("the first", 20_000, |town| town.of_version("1") == 6);
+    let command = ["fail", "3"].map(String::from).to_vec();
+    town.deploy("shop", vec![("web", ServiceSpec { command, ..web("2", policy) })]);
+    town.wait("a failure", 40_000, |town| town.phase() == "failed");
+    town.run(20_000);
+    let steward = town.steward("shop");
+    let full = (0..4).find(|at| *at != steward && town.world.machines[*at].executor.of_app("shop") > 0);
+    let full = full.expect("some are there");
+    town.world.ask(full, 1_000, Request::Drain { on: true });
+    town.wait("an empty machine", 120_000, |town| town.world.machines[full].executor.live.is_empty());
+    town.wait("all but one elsewhere", 60_000, |town| town.of_version("1") == 5);
+}
+
+#[test]
+fn of_two_stewards_the_one_that_stays_has_the_last_word_of_a_change() {
+    let mut town = Town::new(23, 4);
+    let policy = pace(Pace { delay_ms: 4_000, ..Pace::default() });
+    town.deploy("shop", vec![("web", web("1", policy.clone()))]);
+    town.wait("the first", 20_000, |town| town.of_version("1") == 6);
+    town.deploy("shop", vec![("web", web("2", policy))]);
+    town.wait("one", 20_000, |town| town.of_version("2") >= 1);
+    // Both sides go on with it, each with a steward, and write how it stands.
+    for (one, other) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+        town.world.network.cut(one, other);
+        town.world.network.cut(other, one);
+    }
+    town.world.notice_cuts();
+    for cycle in 0..4 {
+        town.run(20_000);
+        let at = if cycle % 2 == 0 { 0 } else { 2 };
+        town.world.ask(
+            at,
+            2_000 + cycle,
+            Request::Scale {
+                change: ChangeId([cycle as u8 + 100; 16]),
+                author: "test".into(),
+                app: "shop".into(),
+                service: None,
+                replicas: 6 + cycle as u32 % 2,
+            },
+        );
+    }
+    town.world.network.mend_all();
+    town.wait("one word of all", 120_000, |town| {
+        (0..4).all(|at| {
+            let rows = town.view(at).and_then(|view| view.rollouts("shop")).unwrap_or_default();
+            rows.first().is_some_and(|row| row.phase == "done")
+        })
+    });
+}
+
+#[test]
+fn a_schedule_holds_from_when_most_clocks_say_it_was_deployed() {
+    let mut town = Town::new(24, 5);
+    // Whoever is asked first has a clock that is an hour behind.
+    let at = 0;
+    town.world.machines[at].wall_offset_ms = -3_600_000;
+    town.run(20_000);
+    let job = ServiceSpec { schedule: Some(every_5_s(CatchUp::All, Overlap::Allow)), ..batch(1, &["true"]) };
+    town.deploy("nightly", vec![("job", job)]);
+    town.run(30_000);
+    let runs = town.runs("nightly", "job").len();
+    assert!((4..=8).contains(&runs), "{runs} runs in half a minute");
+}
+
+#[test]
 fn what_is_deployed_again_has_a_change_of_its_own() {
     let mut town = Town::new(21, 3);
     let policy = pace(Pace { failure_action: FailureAction::Pause, ..Pace::default() });

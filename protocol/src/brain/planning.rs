@@ -98,8 +98,14 @@ impl Brain {
 
     /// Of the simulator alone.
     fn planted_for(&self, service: &ServiceSpec) -> Option<ServiceSpec> {
-        let mut planted = self.has(Plant::RollAllAtOnce).then(|| service.clone())?;
-        planted.rollout.update = Some(Pace { parallelism: 0, ..Pace::unsaid() });
+        let (at_once, holds) = (self.has(Plant::RollAllAtOnce), self.has(Plant::HoldChanges));
+        let mut planted = (at_once || holds).then(|| service.clone())?;
+        if at_once {
+            planted.rollout.update = Some(Pace { parallelism: 0, ..Pace::unsaid() });
+        }
+        if holds {
+            planted.rollout.canary = 1;
+        }
         Some(planted)
     }
 
@@ -194,6 +200,28 @@ impl Brain {
         minds
     }
 
+    /// While the cluster was split, or until a moment ago, another peer was the steward, too. Who is it now has the last word
+    /// of how a change stands, and begins with theirs where it has none.
+    pub(super) fn heed_others(&mut self, app: &AppId, name: &str) {
+        let Some(records) = self.readings.stewardships.get(app) else { return };
+        let others = records.iter().filter(|(owner, _)| **owner != self.me);
+        let theirs = others.filter_map(|(_, record)| record.rollouts.get(name)).max_by_key(|progress| progress.turn);
+        let (Some(theirs), passed) = (theirs, self.civil_now().wall) else { return };
+        let Some(tended) = self.stewards.tended.get_mut(app) else { return };
+        let Some(mind) = tended.minds.get_mut(name) else {
+            let mind = Mind { passed, progress: Some(theirs.clone()), ..Mind::default() };
+            tended.minds.insert(name.to_string(), mind);
+            return;
+        };
+        match &mut mind.progress {
+            None => mind.progress = Some(theirs.clone()),
+            Some(mine) if mine.turn < theirs.turn || mine.turn == theirs.turn && *mine != *theirs => {
+                mine.turn = theirs.turn.saturating_add(1);
+            }
+            Some(_) => {}
+        }
+    }
+
     /// Keeps in mind how a rollout and a schedule stand, and tells people what they should know.
     pub(super) fn keep_in_mind(&mut self, app: &AppId, name: &str, plan: &mut Plan) {
         let wall = self.civil_now().wall;
@@ -209,7 +237,7 @@ impl Brain {
             let before = mind.progress.as_ref();
             if before != Some(&progress) {
                 let moved = before.is_none_or(|before| before.phase != progress.phase || before.to != progress.to);
-                progress.turn = before.map_or(0, |before| before.turn) + 1;
+                progress.turn = before.map_or(0, |before| before.turn).saturating_add(1);
                 notes.extend(moved.then(|| words(&progress)).flatten());
                 mind.progress = Some(progress);
             }
@@ -232,7 +260,8 @@ impl Brain {
         while mind.twice.len() > TOLD_MAX {
             mind.twice.pop_first();
         }
-        for slot in fresh {
+        let hushed = self.has(Plant::HushOverlaps);
+        for slot in fresh.into_iter().filter(|_| !hushed) {
             let text = "it ran twice: a machine or its steward was not heard at its time";
             self.note("overlap", format!("{}.{name}.{slot}", app.name), text);
         }

@@ -218,7 +218,8 @@ impl Brain {
             let Some(schedule) = &mut service.schedule else { continue };
             let held = before.as_ref().and_then(|before| before.services.get(name)?.schedule.as_ref());
             let held = held.filter(|held| held.is_same(schedule) && held.since > 0);
-            schedule.since = held.map_or(self.now.wall, |held| held.since);
+            // By the clock that runs are due by: this peer's own may be off.
+            schedule.since = held.map_or(self.civil_now().wall, |held| held.since);
         }
         spec
     }

@@ -293,6 +293,7 @@ impl Brain {
         let given = self.given(app);
         let mut outcomes = BTreeMap::new();
         for name in services {
+            self.heed_others(app, &name);
             let mut plan = self.plan_among(app, &spec, &name, given.get(&name).unwrap_or(&BTreeSet::new()));
             held += plan.held;
             overlaps += plan.overlaps;

@@ -153,10 +153,14 @@ fn sift(wall: u64, schedule: &Schedule, begun: &BTreeMap<u64, Run>, fresh: BTree
             busy_until = busy_until.max(if run.settled { run.ended } else { u64::MAX });
             continue;
         }
+        // Runs that may not overlap begin one after the other: whoever began a later one had passed this one over. So all say
+        // the same, though they heard of the end of the run before at times of their own.
+        let was_passed =
+            schedule.overlap == Overlap::Forbid && begun.keys().next_back().is_some_and(|last| *last > instant);
         let too_late = schedule.starting_deadline_ms.is_some_and(|most| wall.saturating_sub(instant) > most);
         if too_late {
             due.passed.push((instant, "it could not be started before its deadline"));
-        } else if schedule.overlap == Overlap::Forbid && busy_until > instant {
+        } else if was_passed || schedule.overlap == Overlap::Forbid && busy_until > instant {
             due.passed.push((instant, "the run before it went on"));
         } else if open < RUNS_MAX && !undecided {
             due.run.push(instant);
@@ -306,6 +310,11 @@ mod tests {
                 false
             });
         assert_eq!((over.run, over.settled), (vec![], second + 30_000));
+        // Nor is it run when somebody else has passed it over and gone on to the third.
+        let (third, ended) = (180_000, Some(second - 1));
+        let gone_on = claims(&[(first, first, ended), (third, third, Some(third + 1))]);
+        let passed = due(at(third + 30_000), &spec_of, &schedule, 1, &gone_on, |_| false);
+        assert_eq!((passed.run, passed.passed.len()), (vec![], 1));
         let free = due(at(second), &spec_of, &schedule, 1, &claims(&[(first, first, Some(second - 9_000))]), |_| false);
         assert_eq!(free.run, [second]);
         let (spec_of, schedule) = spec("* * * * *", CatchUp::Last, Overlap::Replace);

@@ -297,11 +297,17 @@ fn change(
     let is_on = progress.is_some_and(Progress::is_on);
     if work.gate.is_some() {
         // What may not start yet takes nobody's place: what runs goes on, but where its machine is to be empty.
-        let leaves = outdated.iter().find(|one| one.why == StopReason::Draining && count.moving == 0);
-        plan.stop.extend(leaves.map(|one| (one.owner, one.claim, one.why)));
+        match outdated.iter().find(|one| one.why == StopReason::Draining) {
+            Some(one) => match plan.watch.lets_leave(now, count.moving) {
+                Ok(()) => plan.stop.push((one.owner, one.claim, one.why)),
+                Err(due) => plan.look(due),
+            },
+            None => plan.watch.nothing_leaves(),
+        }
         return;
     }
     if outdated.is_empty() && !is_on {
+        plan.watch.nothing_leaves();
         return;
     }
     let back = order.is_some_and(|order| order.revision == revision && order.word == crate::model::OrderWord::Back);

@@ -15,6 +15,9 @@ use crate::wire::StopReason;
 
 use super::slot::Outdated;
 
+/// What is to leave its machine waits no longer than this for the others of its service, ms.
+const LEAVE_MS: u64 = 30_000;
+
 /// How a rollout stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +88,26 @@ pub struct Watch {
     /// How many were new when it last came further, and when that was.
     mark: u32,
     mark_ms: u64,
+    /// Since when the next that is to leave its machine waits.
+    leaves_since: Option<u64>,
+}
+
+impl Watch {
+    /// Whether one more may leave its machine, or when: when nothing else of its service is under way. What is may be so
+    /// for ever, where a task fails again and again or has no room: a machine is emptied all the same.
+    pub fn lets_leave(&mut self, now: Now, moving: u32) -> Result<(), u64> {
+        let due = self.leaves_since.get_or_insert(now.ms).saturating_add(LEAVE_MS);
+        if moving > 0 && now.ms < due {
+            return Err(due);
+        }
+        self.leaves_since = Some(now.ms);
+        Ok(())
+    }
+
+    /// Nothing is to leave its machine.
+    pub fn nothing_leaves(&mut self) {
+        self.leaves_since = None;
+    }
 }
 
 /// One service, as a rollout sees it.
@@ -137,16 +160,17 @@ pub fn step(scene: Scene<'_>) -> Step {
     let (leaving, outdated): (Vec<Outdated>, Vec<Outdated>) =
         scene.outdated.into_iter().partition(|one| one.why == StopReason::Draining);
     let is_settled = leaving.is_empty();
-    if moving == 0
-        && let Some(first) = leaving.into_iter().next()
-    {
-        step.stop.push((first.owner, first.claim, first.why));
+    let mut watch = scene.watch;
+    match leaving.into_iter().next().map(|first| (first, watch.lets_leave(now, moving))) {
+        Some((first, Ok(()))) => step.stop.push((first.owner, first.claim, first.why)),
+        Some((_, Err(due))) => step.look(due),
+        None => watch.nothing_leaves(),
     }
     let held = scene.progress.filter(|progress| progress.to == revision);
     let is_on = !outdated.is_empty() || scene.progress.is_some_and(Progress::is_on);
     if !is_on || wanted == 0 {
         step.progress = scene.progress.cloned();
-        step.watch = scene.watch;
+        step.watch = watch;
         return step;
     }
     let order = scene.order.filter(|order| order.revision == revision).map(|order| order.word);
@@ -156,16 +180,16 @@ pub fn step(scene: Scene<'_>) -> Step {
     let before = scene.progress.filter(|before| before.to != revision);
     let before = before.map(|before| if before.phase == Phase::Done { before.to } else { before.from });
     let from = held.map(|held| held.from).or(before).or(scene.older).unwrap_or(revision);
-    let turn = scene.progress.map_or(1, |progress| progress.turn + u64::from(held.is_none()));
+    let turn = scene.progress.map_or(1, |progress| progress.turn.saturating_add(u64::from(held.is_none())));
     // Claims are forgotten, and that too many failed is not.
     let told = held.filter(|held| held.phase == Phase::Failed).map_or(0, |held| held.failed);
     let (updated, failed, total) = (scene.updated, scene.failed.max(told), wanted);
     let mut progress =
         Progress { from, to: revision, phase: Phase::Going, back, updated, total, failed, reason: None, turn };
 
-    let mut watch = scene.watch;
     if watch.to != revision {
-        watch = Watch { to: revision, mark: updated, mark_ms: now.ms, ..Watch::default() };
+        let leaves_since = watch.leaves_since;
+        watch = Watch { to: revision, mark: updated, mark_ms: now.ms, leaves_since, ..Watch::default() };
         // Whoever takes over in the middle waits as if a batch had just ended.
         watch.stepped = updated > 0;
     }
@@ -366,6 +390,23 @@ mod tests {
         let spec = spec(Pace { parallelism: 2, order: Sequence::StartFirst, ..Pace::default() }, 0);
         let step = step(scene(&spec, 0, 0, 0));
         assert_eq!((step.start.len(), step.stop.len()), (2, 0));
+    }
+
+    #[test]
+    fn what_leaves_its_machine_goes_one_by_one_and_waits_for_what_is_stuck_only_so_long() {
+        let spec = spec(Pace::default(), 0);
+        let leaving = |n: u8| Outdated { why: StopReason::Draining, ..old(n) };
+        let at = |moving: u32, ms: u64, watch: Watch| {
+            let outdated = vec![leaving(1), leaving(2)];
+            step(Scene { outdated, watch, ..scene(&spec, 0, moving, ms) })
+        };
+        let first = at(0, 1_000, Watch::default());
+        assert_eq!(first.stop.len(), 1);
+        let waits = at(1, 2_000, first.watch);
+        assert_eq!((waits.stop.len(), waits.look_ms), (0, Some(1_000 + LEAVE_MS)));
+        let stuck = at(1, 1_000 + LEAVE_MS, waits.watch);
+        assert_eq!(stuck.stop.len(), 1);
+        assert_eq!(at(1, 2_000 + LEAVE_MS, stuck.watch).stop.len(), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod owners;
 pub mod priority;
 pub mod resurrection;
 pub mod rollout;
+pub mod rollout_ends;
 pub mod room;
 pub mod settles;
 pub mod strict;
@@ -66,6 +67,12 @@ pub const GANGS: &str = "gang-atomic";
 pub const VOLUMES: &str = "volumes-pinned";
 /// Nothing starts before what it waits for.
 pub const GRAPH: &str = "graph-order";
+/// Every instant of a schedule is run, and once where nothing breaks.
+pub const INSTANTS: &str = "instants-run";
+/// A change leaves as many tasks running as its policy says.
+pub const ROLLOUT: &str = "rollout-spares";
+/// A change ends.
+pub const ROLLOUT_ENDS: &str = "rollout-ends";
 /// What waits gets room in the order of its ranks.
 pub const PRIORITY: &str = "priority-order";
 /// P5: strict work never overlaps.

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rialto_protocol::api::{App, TaskRow};
 use rialto_protocol::ids::{AppId, TaskId};
-use rialto_protocol::model::{Guard, ServiceSpec};
+use rialto_protocol::model::schedule::instant_of;
+use rialto_protocol::model::{Guard, Mode, Restart, ServiceSpec};
 use rialto_protocol::view::{TaskFilter, View};
 
+use super::rollout_ends;
 use crate::World;
-use crate::executor::Phase;
+use crate::executor::{Container, Phase};
 
 /// The most differences that are told.
 pub const DIFFERENCES_MAX: usize = 12;
@@ -32,7 +34,7 @@ pub fn unsettled_work(world: &World, drained: Option<usize>) -> Vec<String> {
     if let Some(at) = (0..world.machines.len()).find(absent) {
         return vec![format!("m{at} has not joined")];
     }
-    let mut found = containers(world, reader);
+    let mut found = containers(world, reader, drained);
     if let Some(at) = drained
         && !world.machines[at].executor.live.is_empty()
     {
@@ -78,39 +80,90 @@ pub fn look(world: &World, at: usize) -> Option<View<'_>> {
 }
 
 /// The containers on the machines are exactly those that are wanted.
-fn containers(world: &World, reader: usize) -> Vec<String> {
+fn containers(world: &World, reader: usize, drained: Option<usize>) -> Vec<String> {
     let mut found = Vec::new();
     let Some(view) = look(world, reader) else { return found };
-    let mut live: BTreeMap<TaskId, Vec<(usize, Phase)>> = BTreeMap::new();
+    let mut live: BTreeMap<TaskId, Vec<(usize, &Container)>> = BTreeMap::new();
     for (at, machine) in world.machines.iter().enumerate().filter(|(_, machine)| !machine.dead) {
         for container in machine.executor.live.values() {
-            live.entry(container.spec.task.clone()).or_default().push((at, container.phase));
+            live.entry(container.spec.task.clone()).or_default().push((at, container));
         }
     }
     let mut expected = BTreeSet::new();
+    let mut come_and_go = BTreeSet::new();
     let grants = world.grants_leases();
     for app in wanted(&view) {
         let id = app_id(&app);
         for (name, service) in &app.spec.services {
+            if service.schedule.is_some() {
+                // What runs at given times is judged by those.
+                come_and_go.insert((id.clone(), name.clone()));
+                continue;
+            }
+            if service.mode == Mode::Global {
+                found.extend(everywhere(world, &id, name, service, drained, &mut live));
+                continue;
+            }
+            let phase = rollout_ends::phase(&view, &id.name, name).filter(|_| !service.is_batch());
+            let rests = rollout_ends::rests(service, phase.as_deref());
+            let (mut may_be_missing, may_be_older) = rests.unwrap_or((0, true));
             for slot in 1..=service.replicas {
                 let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
                 let containers = live.get(&task).map_or(&[][..], Vec::as_slice);
                 if containers.is_empty() && service.guard() == Some(Guard::Lease) && !grants {
                     // Nobody can say that it may run.
                 } else if !service.is_batch() {
-                    found.extend(
-                        kept_up(containers).map(|what| format!("{task} (generation {}) {what}", id.generation)),
-                    );
+                    if containers.is_empty() && may_be_missing > 0 {
+                        may_be_missing -= 1;
+                    } else if let Some(what) = kept_up(containers) {
+                        found.push(format!("{task} (generation {}) {what}", id.generation));
+                    } else if !may_be_older && !containers.iter().all(|(_, one)| rollout_ends::is_newest(one, service))
+                    {
+                        found.push(format!("{task} (generation {}) runs what it was before", id.generation));
+                    }
                 } else if !containers.is_empty() {
-                    found.push(format!("{task} is a batch and still has {containers:?}"));
+                    found.push(format!("{task} is a batch and still has {}", told(containers)));
                 }
                 expected.insert(task);
             }
         }
     }
-    for (task, containers) in live.iter().filter(|(task, _)| !expected.contains(task)) {
-        found.push(format!("{task} (generation {}) is not wanted and runs on {containers:?}", task.app.generation));
+    let comes_and_goes = |task: &TaskId| {
+        let run = task.slot.split('-').next().unwrap_or_default();
+        come_and_go.contains(&(task.app.clone(), task.service.clone())) && instant_of(run).is_some()
+    };
+    for (task, containers) in live.iter().filter(|(task, _)| !expected.contains(task) && !comes_and_goes(task)) {
+        let generation = task.app.generation;
+        found.push(format!("{task} (generation {generation}) is not wanted and runs on {}", told(containers)));
     }
+    found
+}
+
+/// Of a service on each machine one runs on each; what is so is taken out of `live`.
+fn everywhere(
+    world: &World,
+    app: &AppId,
+    name: &str,
+    service: &ServiceSpec,
+    drained: Option<usize>,
+    live: &mut BTreeMap<TaskId, Vec<(usize, &Container)>>,
+) -> Vec<String> {
+    let is_of = |task: &TaskId| task.app == *app && task.service == name;
+    let mut on: BTreeMap<usize, Vec<(usize, &Container)>> = BTreeMap::new();
+    for (_, containers) in live.extract_if(.., |task, _| is_of(task)) {
+        containers.into_iter().for_each(|(at, container)| on.entry(at).or_default().push((at, container)));
+    }
+    let mut found = Vec::new();
+    for at in honest(world).filter(|at| drained != Some(*at)) {
+        let containers = on.remove(&at).unwrap_or_default();
+        if let Some(what) = kept_up(&containers) {
+            found.push(format!("{app}.{name} on m{at} {what}"));
+        } else if !containers.iter().all(|(_, one)| rollout_ends::is_newest(one, service)) {
+            found.push(format!("{app}.{name} on m{at} runs what it was before"));
+        }
+    }
+    // What lives elsewhere is on machines that are to have none.
+    found.extend(on.values().map(|containers| format!("{app}.{name} is not wanted and runs on {}", told(containers))));
     found
 }
 
@@ -134,7 +187,9 @@ pub fn batch_tasks(view: &View<'_>) -> Vec<(TaskId, ServiceSpec)> {
     let mut tasks = Vec::new();
     for app in wanted(view) {
         let id = app_id(&app);
-        for (name, service) in app.spec.services.iter().filter(|(_, service)| service.is_batch()) {
+        for (name, service) in
+            app.spec.services.iter().filter(|(_, service)| service.is_batch() && service.schedule.is_none())
+        {
             for slot in 1..=service.replicas {
                 let task = TaskId { app: id.clone(), service: name.clone(), slot: slot.to_string() };
                 tasks.push((task, service.clone()));
@@ -170,12 +225,17 @@ pub fn stewards(world: &World) -> String {
     format!("stewards:{}", lines.collect::<String>())
 }
 
-fn kept_up(containers: &[(usize, Phase)]) -> Option<String> {
+fn kept_up(containers: &[(usize, &Container)]) -> Option<String> {
     match containers {
-        [(_, Phase::Running)] => None,
+        [(_, one)] if one.phase == Phase::Running => None,
         [] => Some("does not run".into()),
-        other => Some(format!("should run once and has {other:?}")),
+        other => Some(format!("should run once and has {}", told(other))),
     }
+}
+
+fn told(containers: &[(usize, &Container)]) -> String {
+    let all: Vec<(usize, Phase)> = containers.iter().map(|(at, one)| (*at, one.phase)).collect();
+    format!("{all:?}")
 }
 
 /// Why a batch's task is not finished: some attempt of it must be shown as ended for good, and some
@@ -190,6 +250,15 @@ fn unfinished(world: &World, task: &TaskId, service: &ServiceSpec, rows: &[TaskR
         Some(code) => row.state == "exited" && service.finishes(Some(code)) && ended(code),
         None => row.state == "failed" && service.finishes(None),
     };
+    // What may fail so often and no more has ended when its last try failed.
+    let most = service.batch.retries.filter(|_| service.restart == Restart::No);
+    let failed =
+        runs.iter().filter(|run| run.ended.is_some_and(|(_, code)| code.is_some_and(|code| code != 0))).count();
+    let unmade = rows.iter().filter(|row| row.state == "failed" && row.exit_code.is_none()).count();
+    let is_over = |row: &TaskRow| matches!(row.state.as_str(), "exited" | "failed");
+    if most.is_some_and(|most| failed + unmade > most as usize) && rows.iter().all(is_over) {
+        return None;
+    }
     if rows.iter().any(|row| finishes(&row)) {
         return None;
     }
