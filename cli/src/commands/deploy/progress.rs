@@ -65,7 +65,9 @@ impl Progress {
             running.entry(&row.service).or_default().insert(&row.slot);
         }
         let mut slots: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        rows.iter().for_each(|row| drop(slots.entry(&row.service).or_default().insert(&row.slot)));
+        for row in rows {
+            slots.entry(&row.service).or_default().insert(&row.slot);
+        }
         let counts = self.wanted.iter().map(|(name, wanted)| {
             // Runs that somebody asked for are beside what was deployed: their slots are no numbers.
             let own = |slot: &&&str| wanted.is_none() || slot.parse::<u32>().is_ok();
