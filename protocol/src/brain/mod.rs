@@ -11,6 +11,7 @@ mod clocks;
 mod compare;
 mod electing;
 mod explaining;
+mod forward;
 mod isolation;
 pub(crate) mod journal;
 mod later;
@@ -399,10 +400,17 @@ impl Brain {
         self.out.push(Effect::Report { peer, what });
     }
 
+    /// Tells people at this peer, and writes it down for all.
     fn note(&mut self, what: &'static str, subject: impl Into<String>, text: impl Into<String>) {
         let note = Note { what, subject: subject.into(), text: text.into() };
         self.write_down(&note);
         self.out.push(Effect::Note { note });
+    }
+
+    /// Tells people at this peer alone of what every peer sees for itself: were each to write it down, one change would
+    /// be as many records as there are peers.
+    fn note_here(&mut self, what: &'static str, subject: impl Into<String>, text: impl Into<String>) {
+        self.out.push(Effect::Note { note: Note { what, subject: subject.into(), text: text.into() } });
     }
 
     fn draw16(&mut self) -> [u8; 16] {

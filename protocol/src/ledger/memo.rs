@@ -12,6 +12,11 @@ impl<T> Memo<T> {
         Self(OnceLock::from(value))
     }
 
+    /// What was worked out, if that was done.
+    pub fn known(&self) -> Option<&T> {
+        self.0.get()
+    }
+
     pub fn get(&self, work_out: impl FnOnce() -> T) -> &T {
         self.0.get_or_init(work_out)
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::memo::Memo;
 use super::readings::Reading;
+use super::replica::Step;
 use crate::ids::PeerId;
 use crate::wire;
 
@@ -182,6 +183,9 @@ pub struct Frame {
     leaves: Memo<Vec<Hash>>,
     #[serde(skip)]
     stored: Memo<Vec<Arc<Stored>>>,
+    /// What taking it makes of what is held of its owner.
+    #[serde(skip)]
+    pub(super) step: Memo<Step>,
 }
 
 impl Frame {
@@ -299,7 +303,18 @@ impl Draft {
         let entries = self.records.into_iter().map(entry).collect();
         let whole = stored.iter().filter(|one| one.record.size() <= FRAME_BYTES_MAX).cloned().collect();
         let (leaves, held) = (Memo::of(leaves), Memo::of(whole));
-        (Frame { owner: self.owner, prev: self.prev, entries, signature, leaves, stored: held }, stored)
+        (
+            Frame {
+                owner: self.owner,
+                prev: self.prev,
+                entries,
+                signature,
+                leaves,
+                stored: held,
+                step: Memo::default(),
+            },
+            stored,
+        )
     }
 
     fn leaves(&self) -> Vec<Hash> {
