@@ -95,6 +95,7 @@ impl Brain {
 
     /// Takes over what another brain, which has only just begun, has read of the same ledger.
     pub(super) fn read_beside(&mut self, other: &Brain) {
+        self.beside = true;
         self.ledger = other.ledger.clone();
         self.readings = other.readings.clone();
         self.documents = other.documents.clone();
@@ -254,7 +255,8 @@ impl Brain {
         if !known.insert((owner, key.clone())) {
             return;
         }
-        match self.document(&change.app).apply(&change.bytes) {
+        let stored = if let Value::Stored(stored) = value { Some(stored) } else { None };
+        match self.change_document(&change, stored) {
             Ok(true) => {
                 if is_old {
                     self.stewards.not_new(&change.app);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::document::Document;
 use super::memo::Memo;
 use super::readings::Reading;
 use super::replica::Step;
@@ -139,11 +140,21 @@ pub struct Stored {
     /// What the value says, once it was read.
     #[serde(skip)]
     reading: Memo<Reading>,
+    /// What an app's document becomes by it, where peers in one process share that.
+    #[serde(skip)]
+    pub(crate) edition: Memo<Edition>,
+}
+
+/// A document before and after a change.
+#[derive(Debug)]
+pub(crate) struct Edition {
+    pub before: Option<Arc<Document>>,
+    pub after: Arc<Document>,
 }
 
 impl Stored {
     pub fn new(record: Arc<Record>, proof: Proof) -> Self {
-        Self { record, proof, reading: Memo::default() }
+        Self { record, proof, reading: Memo::default(), edition: Memo::default() }
     }
 
     /// What the value says, read once however many ask.
