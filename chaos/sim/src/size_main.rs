@@ -133,10 +133,7 @@ fn tell(crowd: &Crowd, tally: &Tally, name: &str, seconds: u64, took: (Duration,
         tally.reports,
     );
     if args.kinds {
-        for (word, traffic) in &tally.traffic {
-            let (messages, bytes) = (traffic.messages as f64 / each, traffic.bytes as f64 / each);
-            println!("    {word:<14} {messages:>9.2} messages/s {bytes:>10.0} bytes/s");
-        }
+        tell_traffic(tally, each, "/s");
         for (word, cost) in &tally.costs {
             let most = cost.most.as_secs_f64() * 1e3;
             println!(
@@ -145,6 +142,13 @@ fn tell(crowd: &Crowd, tally: &Tally, name: &str, seconds: u64, took: (Duration,
                 micros(cost)
             );
         }
+    }
+}
+
+fn tell_traffic(tally: &Tally, each: f64, per: &str) {
+    for (word, traffic) in &tally.traffic {
+        let (messages, bytes) = (traffic.messages as f64 / each, traffic.bytes as f64 / each);
+        println!("    {word:<14} {messages:>9.2} messages{per} {bytes:>10.0} bytes{per}");
     }
 }
 
@@ -216,6 +220,9 @@ fn split(crowd: &mut Crowd, args: &Args, seconds: u64) {
         }
     }
     let bytes = crowd.tally.total().bytes / args.peers as u64;
+    if args.kinds {
+        tell_traffic(&crowd.tally, args.peers as f64, " a peer");
+    }
     let told = |ms: Option<u64>| ms.map_or("never".to_string(), |ms| format!("after {:.1} s", ms as f64 / 1e3));
     println!(
         "healed: one digest {}, exactly the wanted tasks {}; {bytes} bytes a peer",

@@ -240,7 +240,9 @@ impl Brain {
             _ => return self.report(Some(owner), Bad::Unreadable),
         };
         let frees = claim.as_ref().is_none_or(|claim| claim.state.has_ended());
-        if let Some(app) = self.readings.claim(self.now.ms, owner, id, claim) {
+        let shared = if let Value::Stored(stored) = value { Some(&stored.posting) } else { None };
+        let shared = shared.filter(|_| self.beside);
+        if let Some(app) = self.readings.claim(self.now.ms, owner, id, claim, shared) {
             self.look_at(app);
         }
         if frees {

@@ -252,6 +252,7 @@ impl Brain {
         let tree = &self.spread.tree;
         let links = tree.eager().chain(tree.lazy().filter(|_| everywhere));
         let links = links.filter(|peer| !by.contains(peer) && *peer != frame.owner);
+        self.out.reserve(tree.eager().count());
         self.out.extend(links.map(|to| Effect::Send { to, message: Message::Frame(frame.clone()) }));
     }
 

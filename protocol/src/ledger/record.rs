@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::memo::Memo;
-use super::readings::Reading;
+use super::readings::{Posting, Reading};
 use super::replica::Step;
 use crate::ids::PeerId;
 use crate::wire;
@@ -143,6 +143,9 @@ pub struct Stored {
     /// What an app's document becomes by it, where peers in one process share that.
     #[serde(skip)]
     pub(crate) edition: Memo<Edition>,
+    /// The same of its owner's account.
+    #[serde(skip)]
+    pub(crate) posting: Memo<Posting>,
 }
 
 /// A document before and after a change.
@@ -154,7 +157,7 @@ pub(crate) struct Edition {
 
 impl Stored {
     pub fn new(record: Arc<Record>, proof: Proof) -> Self {
-        Self { record, proof, reading: Memo::default(), edition: Memo::default() }
+        Self { record, proof, reading: Memo::default(), edition: Memo::default(), posting: Memo::default() }
     }
 
     /// What the value says, read once however many ask.
