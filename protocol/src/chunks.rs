@@ -97,6 +97,14 @@ impl<T: Alike> Chunks<T> {
     }
 }
 
+impl<T> Chunks<Arc<T>> {
+    /// Whether an element is held elsewhere, too, so that it is copied when it is written to.
+    pub fn is_shared(&self, at: usize) -> bool {
+        let chunk = &self.chunks[at / WIDTH];
+        Arc::strong_count(chunk) > 1 || Arc::strong_count(&chunk[at % WIDTH]) > 1
+    }
+}
+
 impl<T> Index<usize> for Chunks<T> {
     type Output = T;
 

@@ -3,19 +3,60 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use crate::chunks::{Alike, Chunks};
 
 #[derive(Clone, Debug)]
 pub struct Table<K, V> {
     /// The row of each key. A row may be empty although its key stands here (see [`Table::like`]).
-    index: Arc<BTreeMap<K, u32>>,
+    index: Arc<Index<K>>,
     rows: Chunks<Option<V>>,
     /// Rows that no key has.
     free: Vec<u32>,
     /// Rows that are not empty.
     len: usize,
+}
+
+/// Where keys stand. Copies that come to have the same new key share what becomes of the index by it.
+#[derive(Debug)]
+struct Index<K> {
+    rows: BTreeMap<K, u32>,
+    next: OnceLock<(K, u32, Weak<Self>)>,
+}
+
+impl<K: Ord + Clone> Index<K> {
+    /// A key has this row from now on.
+    fn add(this: &mut Arc<Self>, key: &K, at: u32) {
+        if let Some(alone) = Arc::get_mut(this) {
+            alone.next.take();
+            alone.rows.insert(key.clone(), at);
+            return;
+        }
+        let known = this.next.get().filter(|(next, row, _)| next == key && *row == at);
+        if let Some(next) = known.and_then(|(.., next)| next.upgrade()) {
+            *this = next;
+            return;
+        }
+        let mut rows = this.rows.clone();
+        rows.insert(key.clone(), at);
+        let next = Arc::new(Self { rows, next: OnceLock::new() });
+        // The first says what is next; whoever has another key then goes its own way.
+        this.next.get_or_init(|| (key.clone(), at, Arc::downgrade(&next)));
+        *this = next;
+    }
+}
+
+impl<K: Clone> Clone for Index<K> {
+    fn clone(&self) -> Self {
+        Self { rows: self.rows.clone(), next: OnceLock::new() }
+    }
+}
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Self { rows: BTreeMap::new(), next: OnceLock::new() }
+    }
 }
 
 impl<K, V> Default for Table<K, V> {
@@ -34,11 +75,11 @@ impl<K: Ord, V> Table<K, V> {
     }
 
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.rows[*self.index.get(key)? as usize].as_ref()
+        self.rows[*self.index.rows.get(key)? as usize].as_ref()
     }
 
     pub fn get_key_value(&self, key: &K) -> Option<(&K, &V)> {
-        let (key, at) = self.index.get_key_value(key)?;
+        let (key, at) = self.index.rows.get_key_value(key)?;
         Some((key, self.rows[*at as usize].as_ref()?))
     }
 
@@ -52,7 +93,7 @@ impl<K: Ord, V> Table<K, V> {
     }
 
     pub fn range(&self, keys: impl RangeBounds<K>) -> impl DoubleEndedIterator<Item = (&K, &V)> + Clone {
-        self.index.range(keys).filter_map(|(key, at)| Some((key, self.rows[*at as usize].as_ref()?)))
+        self.index.rows.range(keys).filter_map(|(key, at)| Some((key, self.rows[*at as usize].as_ref()?)))
     }
 
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> + Clone {
@@ -72,7 +113,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let at = *self.index.get(key)? as usize;
+        let at = *self.index.rows.get(key)? as usize;
         // Nothing is copied in vain.
         self.rows[at].as_ref()?;
         self.rows[at].as_mut()
@@ -94,8 +135,10 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        let at = *self.index.get(key)?;
-        Arc::make_mut(&mut self.index).remove(key);
+        let at = *self.index.rows.get(key)?;
+        let index = Arc::make_mut(&mut self.index);
+        index.next.take();
+        index.rows.remove(key);
         self.free.push(at);
         let removed = self.rows[at as usize].take();
         self.len -= usize::from(removed.is_some());
@@ -104,14 +147,14 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
 
     /// The row of a key, which is given one where it has none.
     fn row(&mut self, key: &K) -> usize {
-        if let Some(at) = self.index.get(key) {
+        if let Some(at) = self.index.rows.get(key) {
             return *at as usize;
         }
         let at = self.free.pop().unwrap_or_else(|| {
             self.rows.push(None);
             self.rows.len() as u32 - 1
         });
-        Arc::make_mut(&mut self.index).insert(key.clone(), at);
+        Index::add(&mut self.index, key, at);
         at as usize
     }
 }
@@ -120,11 +163,11 @@ impl<K: Ord + Clone, V: Alike> Table<K, V> {
     /// What is alike in both tables is held once from now on: the keys as a whole, and where those are, the values.
     pub fn share(&mut self, other: &Self) {
         if !Arc::ptr_eq(&self.index, &other.index) {
-            if !self.index.keys().eq(other.index.keys()) {
+            if !self.index.rows.keys().eq(other.index.rows.keys()) {
                 return;
             }
             let mut rows: Vec<Option<V>> = vec![None; other.rows.len()];
-            for (key, at) in other.index.iter() {
+            for (key, at) in other.index.rows.iter() {
                 rows[*at as usize] = self.get(key).cloned();
             }
             self.rows = rows.into_iter().collect();

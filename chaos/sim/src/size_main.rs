@@ -99,24 +99,25 @@ fn phase(crowd: &mut Crowd, args: &Args, name: &str, seconds: u64, mut each: imp
         return;
     }
     crowd.tally = Tally::default();
-    let began = Instant::now();
+    let (began, worked) = (Instant::now(), processor_seconds());
     for step in 0..seconds * 10 {
         each(crowd, step);
         crowd.run_for(100);
     }
     let tally = std::mem::take(&mut crowd.tally);
-    tell(crowd, &tally, name, seconds, began.elapsed(), args);
+    tell(crowd, &tally, name, seconds, (began.elapsed(), processor_seconds() - worked), args);
 }
 
-fn tell(crowd: &Crowd, tally: &Tally, name: &str, seconds: u64, took: Duration, args: &Args) {
+fn tell(crowd: &Crowd, tally: &Tally, name: &str, seconds: u64, took: (Duration, f64), args: &Args) {
     let each = (args.peers as u64 * seconds) as f64;
     let (total, cost) = (tally.total(), tally.cost());
     let (links, links_most) = crowd.links();
     println!(
-        "{name}: {seconds} s in {:.1} s real; a peer: {:.1} messages/s, {:.0} bytes/s ({:.0} kb/s), {links:.1} links (most \
+        "{name}: {seconds} s in {:.1} s real, {:.1} s of the processor; a peer: {:.1} messages/s, {:.0} bytes/s ({:.0} kb/s), {links:.1} links (most \
          {links_most}, eager {:.2}), {:.1} events/s, {:.1} us an event (most {:.1} ms), {:.2} % of a core; frames new {} again {}, \
          vitals new {} again {}; refused {:?}",
-        took.as_secs_f64(),
+        took.0.as_secs_f64(),
+        took.1,
         total.messages as f64 / each,
         total.bytes as f64 / each,
         total.bytes as f64 / each * 8.0 / 1000.0,
@@ -132,10 +133,7 @@ fn tell(crowd: &Crowd, tally: &Tally, name: &str, seconds: u64, took: Duration, 
         tally.reports,
     );
     if args.kinds {
-        for (word, traffic) in &tally.traffic {
-            let (messages, bytes) = (traffic.messages as f64 / each, traffic.bytes as f64 / each);
-            println!("    {word:<14} {messages:>9.2} messages/s {bytes:>10.0} bytes/s");
-        }
+        tell_traffic(tally, each, "/s");
         for (word, cost) in &tally.costs {
             let most = cost.most.as_secs_f64() * 1e3;
             println!(
@@ -144,6 +142,13 @@ fn tell(crowd: &Crowd, tally: &Tally, name: &str, seconds: u64, took: Duration, 
                 micros(cost)
             );
         }
+    }
+}
+
+fn tell_traffic(tally: &Tally, each: f64, per: &str) {
+    for (word, traffic) in &tally.traffic {
+        let (messages, bytes) = (traffic.messages as f64 / each, traffic.bytes as f64 / each);
+        println!("    {word:<14} {messages:>9.2} messages{per} {bytes:>10.0} bytes{per}");
     }
 }
 
@@ -215,12 +220,23 @@ fn split(crowd: &mut Crowd, args: &Args, seconds: u64) {
         }
     }
     let bytes = crowd.tally.total().bytes / args.peers as u64;
+    if args.kinds {
+        tell_traffic(&crowd.tally, args.peers as f64, " a peer");
+    }
     let told = |ms: Option<u64>| ms.map_or("never".to_string(), |ms| format!("after {:.1} s", ms as f64 / 1e3));
     println!(
         "healed: one digest {}, exactly the wanted tasks {}; {bytes} bytes a peer",
         told(one_digest),
         told(settled)
     );
+}
+
+/// The processor's time that this process has had, s; in Linux's hundredths.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = behind_name.split_whitespace().skip(11).take(2).filter_map(|one| one.parse::<u64>().ok());
+    ticks.sum::<u64>() as f64 / 100.0
 }
 
 /// What this process takes, MiB.

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use rialto_protocol::ids::PeerId;
+use rialto_protocol::event::Request;
+use rialto_protocol::ids::{ChangeId, PeerId};
 use rialto_protocol::ledger::budget::{BURST_BYTES, RATE_BYTES};
 use rialto_protocol::ledger::record::{Draft, Frame, Kind, Record, RecordKey, SCHEMA, Signature};
+use rialto_protocol::model::AppSpec;
 use rialto_protocol::wire::Message;
 use rialto_sim::size::crowd::WALL_MS;
+use rialto_sim::size::standing::service;
 use rialto_sim::size::{Crowd, Standing, Tally};
 
 fn crowd(peers: usize) -> Crowd {
@@ -39,6 +42,23 @@ fn news_reach_all_at_once_over_what_becomes_nearly_a_tree() {
     let (news, again) = (crowd.tally.news, crowd.tally.duplicates);
     assert!(again < 2 * news, "{again} frames came again, {news} were news");
     assert_eq!(crowd.differing(), 0);
+}
+
+/// What every peer sees for itself none of them writes down: a change would be as many records as there are peers, and
+/// each of them goes to all.
+#[test]
+fn a_change_is_no_more_records_where_there_are_more_peers() {
+    let records = |peers: usize| {
+        let mut crowd = crowd(peers);
+        crowd.run_for(3_000);
+        let before = crowd.brain(0).held().0;
+        let spec = AppSpec { services: [("web".to_string(), service(2))].into(), single_run: false };
+        crowd.ask(3, Request::Deploy { change: ChangeId([7; 16]), author: "ops".into(), app: "shop".into(), spec });
+        crowd.run_for(5_000);
+        crowd.brain(0).held().0 - before
+    };
+    let (few, many) = (records(10), records(40));
+    assert!((3..12).contains(&few) && many < 12, "{few} records among 10 peers, {many} among 40");
 }
 
 #[test]

@@ -10,9 +10,11 @@ use super::Brain;
 use crate::ids::PeerId;
 use crate::wire::{Have, Message};
 
-/// What is announced and not here is asked for after this and the time in which news are gathered, ms: by
-/// then an eager link has nearly always brought it.
-const FRAME_MS: u64 = 150;
+/// What is announced and not here is asked for after this, ms, and under load after that: by then an eager link has
+/// nearly always brought it.
+const FRAME_MS: (u64, u64) = (120, 350);
+/// and so much at random, ms: of those that lack the same, one asks first, and the others have it from there.
+const APART_MS: u64 = 100;
 /// The most that is waited for at once; the rest is left to anti-entropy.
 const AWAITED_MAX: usize = 1_024;
 /// Whoever was asked may lack it, too: it is asked for so often,
@@ -90,11 +92,12 @@ fn raise(numbers: &mut BTreeMap<u64, u64>, owner: &PeerId, last: u64) {
 }
 
 impl Brain {
-    /// Tells lazy links of the frames that went over eager ones, and all links of what came otherwise.
-    pub(super) fn flush_news(&mut self) {
+    /// Tells lazy links of the frames that went over eager ones, and all links of what came otherwise; and of vitals,
+    /// where these are due.
+    pub(super) fn flush_news(&mut self, with_vitals: bool) {
         let mut frames = std::mem::take(&mut self.spread.announcements.pushed);
         let pulled = std::mem::take(&mut self.spread.announcements.pulled);
-        let vitals = self.fresh_vitals();
+        let vitals = if with_vitals { self.fresh_vitals() } else { Vec::new() };
         let to_eager = Have { frames: pulled.iter().map(|(ring, last)| (*ring, *last)).collect(), vitals };
         for (ring, last) in pulled {
             let number = frames.entry(ring).or_default();
@@ -115,8 +118,9 @@ impl Brain {
 
     /// What another has and this peer lacks may come by itself; if not, it is asked for.
     pub(super) fn await_frame(&mut self, owner: PeerId, last: u64, from: PeerId) {
-        // Of those that lack the same, one asks first, and the others have it from there.
-        let due_ms = self.now.ms + FRAME_MS + self.gather_ms() + self.rng.next_u64() % FRAME_MS;
+        let loaded = self.spread.forwarding.is_loaded(self.now.ms);
+        let after_ms = if loaded { FRAME_MS.1 } else { FRAME_MS.0 };
+        let due_ms = self.now.ms + after_ms + self.rng.next_u64() % APART_MS;
         self.spread.announcements.frames.add(owner, last, due_ms, from);
     }
 

@@ -95,7 +95,7 @@ impl Brain {
             State::Left => "left",
         };
         let name = self.machine_name(&peer);
-        self.note(word, name.clone(), format!("machine {name} is {word}"));
+        self.note_here(word, name.clone(), format!("machine {name} is {word}"));
     }
 
     /// Raises the own life: whoever held this machine for dead hears that it is not. A machine that

@@ -11,6 +11,7 @@ mod clocks;
 mod compare;
 mod electing;
 mod explaining;
+mod forward;
 mod isolation;
 pub(crate) mod journal;
 mod later;
@@ -44,9 +45,10 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use crate::effect::{Bad, Effect, Note, StoreOp};
 use crate::event::{Event, Now};
 use crate::ids::{AppId, ClusterId, PeerId};
+use crate::ledger::document::DocumentError;
 use crate::ledger::readings::Readings;
-use crate::ledger::record::{Kind, RecordKey, Stored};
-use crate::ledger::{Document, Ledger};
+use crate::ledger::record::{Edition, Kind, RecordKey, Stored};
+use crate::ledger::{ChangeValue, Document, Ledger};
 use crate::market::bidder::Bidder;
 use crate::membership::{Membership, Tuning};
 use crate::plant::Plant;
@@ -120,6 +122,8 @@ pub struct Brain {
     members_stale: bool,
     /// A later life of this identity wrote: this one must not.
     retired: bool,
+    /// Others in this process hold the same, and what follows from it is held once.
+    beside: bool,
     /// Of the simulator alone.
     planted: BTreeSet<Plant>,
 }
@@ -202,6 +206,7 @@ impl Brain {
             machines_changed: true,
             members_stale: true,
             retired: false,
+            beside: false,
             planted: BTreeSet::new(),
             config,
         };
@@ -399,10 +404,17 @@ impl Brain {
         self.out.push(Effect::Report { peer, what });
     }
 
+    /// Tells people at this peer, and writes it down for all.
     fn note(&mut self, what: &'static str, subject: impl Into<String>, text: impl Into<String>) {
         let note = Note { what, subject: subject.into(), text: text.into() };
         self.write_down(&note);
         self.out.push(Effect::Note { note });
+    }
+
+    /// Tells people at this peer alone of what every peer sees for itself: were each to write it down, one change would
+    /// be as many records as there are peers.
+    fn note_here(&mut self, what: &'static str, subject: impl Into<String>, text: impl Into<String>) {
+        self.out.push(Effect::Note { note: Note { what, subject: subject.into(), text: text.into() } });
     }
 
     fn draw16(&mut self) -> [u8; 16] {
@@ -424,6 +436,30 @@ impl Brain {
             Arc::make_mut(document).close();
         }
         Arc::make_mut(self.documents.entry(app, || Arc::new(Document::new(app.clone()))))
+    }
+
+    /// Has a document take a change. Of the peers in one process that had the same document only the first works out
+    /// what it becomes.
+    fn change_document(&mut self, change: &ChangeValue, stored: Option<&Stored>) -> Result<bool, DocumentError> {
+        let Some(stored) = stored.filter(|_| self.beside) else {
+            return self.document(&change.app).apply(&change.bytes);
+        };
+        let before = self.documents.get(&change.app).cloned();
+        let same = |edition: &&Edition| edition.before.as_ref().map(Arc::as_ptr) == before.as_ref().map(Arc::as_ptr);
+        if let Some(edition) = stored.edition.known().filter(same) {
+            self.open.retain(|open| *open != change.app);
+            self.documents.insert(change.app.clone(), edition.after.clone());
+            return Ok(true);
+        }
+        let moved = self.document(&change.app).apply(&change.bytes)?;
+        if moved && stored.edition.known().is_none() {
+            self.open.retain(|open| *open != change.app);
+            let document = self.documents.entry(&change.app, || Arc::new(Document::new(change.app.clone())));
+            Arc::make_mut(document).close();
+            let after = document.clone();
+            stored.edition.get(|| Edition { before, after });
+        }
+        Ok(moved)
     }
 
     /// Closes all: each is opened again when somebody looks at it.

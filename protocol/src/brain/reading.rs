@@ -95,6 +95,7 @@ impl Brain {
 
     /// Takes over what another brain, which has only just begun, has read of the same ledger.
     pub(super) fn read_beside(&mut self, other: &Brain) {
+        self.beside = true;
         self.ledger = other.ledger.clone();
         self.readings = other.readings.clone();
         self.documents = other.documents.clone();
@@ -239,7 +240,9 @@ impl Brain {
             _ => return self.report(Some(owner), Bad::Unreadable),
         };
         let frees = claim.as_ref().is_none_or(|claim| claim.state.has_ended());
-        if let Some(app) = self.readings.claim(self.now.ms, owner, id, claim) {
+        let shared = if let Value::Stored(stored) = value { Some(&stored.posting) } else { None };
+        let shared = shared.filter(|_| self.beside);
+        if let Some(app) = self.readings.claim(self.now.ms, owner, id, claim, shared) {
             self.look_at(app);
         }
         if frees {
@@ -254,7 +257,8 @@ impl Brain {
         if !known.insert((owner, key.clone())) {
             return;
         }
-        match self.document(&change.app).apply(&change.bytes) {
+        let stored = if let Value::Stored(stored) = value { Some(stored) } else { None };
+        match self.change_document(&change, stored) {
             Ok(true) => {
                 if is_old {
                     self.stewards.not_new(&change.app);

@@ -9,6 +9,7 @@ use rand_chacha::rand_core::RngCore;
 use super::Brain;
 use super::announce::Announcements;
 use super::compare::Comparing;
+use super::forward::Forwarding;
 use super::reading::Value;
 use super::tree::Tree;
 use super::vitals::Spreading;
@@ -33,8 +34,11 @@ const ANOTHER_TRIES: usize = 4;
 const TOMBSTONE_MS: u64 = 3_600_000;
 /// A change made so long ago at most is news, though it was asked for rather than pushed, ms of wall clock.
 const RECENT_MS: u64 = 60_000;
-/// Vitals and announcements are gathered on each hop for two milliseconds for each member, within these, ms.
+/// Vitals are gathered on each hop for two milliseconds for each member, within these, ms.
 const GATHER_MS: (u64, u64) = (20, 500);
+/// Announcements of frames are gathered for no longer than this, ms, and under load than that: whoever has missed a
+/// push asks for it by these.
+const ANNOUNCE_MS: (u64, u64) = (50, 200);
 
 /// Where spreading stands.
 #[derive(Debug)]
@@ -43,9 +47,12 @@ pub(super) struct Spread {
     pub comparing: Comparing,
     pub vitals: Spreading,
     pub announcements: Announcements,
+    pub forwarding: Forwarding,
     pub budgets: Budgets,
-    /// When what was gathered goes out.
+    /// When what was gathered goes out,
     flush_ms: Option<u64>,
+    /// and when what tells of frames does.
+    announce_ms: Option<u64>,
     /// Tombstones by the time at which they were seen.
     tombstones: std::collections::VecDeque<(u64, PeerId, crate::ledger::record::RecordKey, u64)>,
     /// What is being made durable for others: own token to (asker, its token, applicable).
@@ -69,8 +76,10 @@ impl Spread {
             comparing: Comparing::new(now.ms, draw),
             vitals: Spreading::new(now.wall, now.ms),
             announcements: Announcements::default(),
+            forwarding: Forwarding::default(),
             budgets: Budgets::default(),
             flush_ms: None,
+            announce_ms: None,
             tombstones: Default::default(),
             keeping: BTreeMap::new(),
             apart: BTreeMap::new(),
@@ -81,13 +90,20 @@ impl Spread {
 
     pub(super) fn deadline(&self) -> u64 {
         let oldest = self.tombstones.front().map(|(seen, ..)| seen + TOMBSTONE_MS);
-        let optional = [oldest, self.flush_ms, self.announcements.deadline()];
-        optional.into_iter().flatten().fold(self.comparing.deadline().min(self.vitals.deadline()), u64::min)
+        let gathered = [self.flush_ms, self.announce_ms, self.forwarding.deadline()];
+        let optional = [oldest, self.announcements.deadline()].into_iter().chain(gathered);
+        optional.flatten().fold(self.comparing.deadline().min(self.vitals.deadline()), u64::min)
     }
 
-    /// Something is to go out with the next flush.
+    /// Vitals are to be announced with the next flush.
     pub(super) fn gather(&mut self, now_ms: u64, members: usize) {
         self.flush_ms.get_or_insert(now_ms + gather_ms(members));
+    }
+
+    /// Frames are to be announced soon.
+    fn gather_frames(&mut self, now_ms: u64, members: usize) {
+        let most_ms = if self.forwarding.is_loaded(now_ms) { ANNOUNCE_MS.1 } else { ANNOUNCE_MS.0 };
+        self.announce_ms.get_or_insert(now_ms + gather_ms(members).min(most_ms));
     }
 
     pub(super) fn links(&self) -> impl Iterator<Item = PeerId> {
@@ -119,18 +135,16 @@ impl Brain {
         }
     }
 
-    /// How long news that are gathered wait on each hop, ms.
-    pub(super) fn gather_ms(&self) -> u64 {
-        gather_ms(self.members.live_count())
-    }
-
     /// A message that holds nothing new: all it says is something about its link, and nothing else
     /// of the brain takes a turn.
     pub(super) fn received_again(&mut self, from: PeerId, message: &Message) {
         match message {
             // This comes over every link by design.
             Message::Frame(frame) if frame.tells_of_life() => {}
-            Message::Frame(_) => self.brought(from, false),
+            Message::Frame(frame) => {
+                self.spread.forwarding.has(from, frame);
+                self.brought(from, false);
+            }
             _ => {}
         }
     }
@@ -194,8 +208,12 @@ impl Brain {
     pub(super) fn spread_turn(&mut self) {
         self.compare_turn();
         self.vitals_turn();
-        if self.spread.flush_ms.take_if(|ms| *ms <= self.now.ms).is_some() {
-            self.flush_news();
+        for (frame, by) in self.spread.forwarding.due(self.now.ms) {
+            self.hand_on(&frame, &by);
+        }
+        let flush = self.spread.flush_ms.take_if(|ms| *ms <= self.now.ms).is_some();
+        if self.spread.announce_ms.take_if(|ms| *ms <= self.now.ms || flush).is_some() || flush {
+            self.flush_news(flush);
         }
         self.graft_overdue();
         while let Some((seen, ..)) = self.spread.tombstones.front()
@@ -211,17 +229,31 @@ impl Brain {
         }
     }
 
-    /// Pushes a frame over every eager link but the one it came by, and announces it to the others. What
-    /// tells of life and death goes over all links: an accused has 2 s to be heard everywhere, and the tree
-    /// may hang on the very link over which nothing comes.
+    /// Pushes a frame over every eager link but the one it came by, and announces it to the others: its own at once,
+    /// another's when there are few, and what tells of life and death at once in any case.
     pub(super) fn push(&mut self, frame: &Arc<Frame>, from: &PeerId) {
+        if frame.tells_of_life() {
+            // The frames of one owner keep their order.
+            for (waiting, by) in self.spread.forwarding.all() {
+                self.hand_on(&waiting, &by);
+            }
+            self.hand_on(frame, &[*from]);
+        } else if *from == self.me || self.spread.forwarding.goes(self.now.ms, frame, from) {
+            self.hand_on(frame, &[*from]);
+        }
+        self.spread.announcements.pushed(&frame.owner, frame.last());
+        self.spread.gather_frames(self.now.ms, self.members.live_count());
+    }
+
+    /// Sends a frame over every eager link but to those who have it. What tells of life and death goes over all links:
+    /// an accused has 2 s to be heard everywhere, and the tree may hang on the very link over which nothing comes.
+    fn hand_on(&mut self, frame: &Arc<Frame>, by: &[PeerId]) {
         let everywhere = frame.tells_of_life();
         let tree = &self.spread.tree;
         let links = tree.eager().chain(tree.lazy().filter(|_| everywhere));
-        let links = links.filter(|peer| peer != from && *peer != frame.owner);
+        let links = links.filter(|peer| !by.contains(peer) && *peer != frame.owner);
+        self.out.reserve(tree.eager().count());
         self.out.extend(links.map(|to| Effect::Send { to, message: Message::Frame(frame.clone()) }));
-        self.spread.announcements.pushed(&frame.owner, frame.last());
-        self.spread.gather(self.now.ms, self.members.live_count());
     }
 
     fn take_frame(&mut self, from: PeerId, frame: &Arc<Frame>) {
@@ -290,7 +322,7 @@ impl Brain {
         if !taken.news.is_empty() {
             let complete = self.ledger.owner(&answer.owner).map_or(0, |held| held.complete);
             self.spread.announcements.pulled(&answer.owner, complete);
-            self.spread.gather(self.now.ms, self.members.live_count());
+            self.spread.gather_frames(self.now.ms, self.members.live_count());
         }
         let brought = !taken.news.is_empty();
         self.syncing = true;
@@ -385,7 +417,7 @@ impl Brain {
         let change = one.record.value.as_deref().and_then(|value| decode::<ChangeValue>(value).ok());
         if let Some(change) = change.filter(|change| change.author != STEWARD) {
             let at = self.machine_name(&one.record.owner);
-            self.note("changed", change.app.name, format!("{} at {at}: {}", change.author, change.summary));
+            self.note_here("changed", change.app.name, format!("{} at {at}: {}", change.author, change.summary));
         }
     }
 

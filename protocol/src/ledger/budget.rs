@@ -51,8 +51,8 @@ impl Budgets {
     /// and then nothing is taken. `in_all`: what its live records would take with them; 0 where they take no more than before.
     pub fn spend(&mut self, now_ms: u64, owner: &PeerId, bytes: usize, records: usize, in_all: u64) -> bool {
         let cost = bytes as u64 + records as u64 * RECORD_BYTES;
-        let full = Account { left: BURST_BYTES, at_ms: now_ms, refused: 0 };
-        let mut account = self.accounts.get(owner).map_or(full, |account| account.now(now_ms));
+        let account = self.accounts.entry(*owner).or_insert(Account { left: BURST_BYTES, at_ms: now_ms, refused: 0 });
+        *account = account.now(now_ms);
         let is_small = in_all <= HELD_BYTES_MAX;
         let granted = cost <= account.left && is_small;
         // Who holds too much has spent what it tried to write: it is seen to be refused, and not asked for more at once.
@@ -62,7 +62,6 @@ impl Budgets {
         if !granted {
             account.refused += 1;
         }
-        self.accounts.insert(*owner, account);
         if self.accounts.len() > ACCOUNTS_MAX {
             self.accounts.retain(|_, account| !account.now(now_ms).is_full());
         }

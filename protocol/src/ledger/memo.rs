@@ -5,11 +5,16 @@ use std::sync::OnceLock;
 /// A value that follows from its neighbours in the same struct. It is no part of what the struct
 /// says: equality passes over it, and a copy, which may be changed, works it out anew.
 #[derive(Debug)]
-pub(super) struct Memo<T>(OnceLock<T>);
+pub(crate) struct Memo<T>(OnceLock<T>);
 
 impl<T> Memo<T> {
     pub fn of(value: T) -> Self {
         Self(OnceLock::from(value))
+    }
+
+    /// What was worked out, if that was done.
+    pub fn known(&self) -> Option<&T> {
+        self.0.get()
     }
 
     pub fn get(&self, work_out: impl FnOnce() -> T) -> &T {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::record::{Kind, RecordKey, Stored};
+use super::record::{Frame, Kind, RecordKey, Stored};
 use super::replica::{ANSWER_BYTES_MAX, Taken};
 use crate::effect::StoreOp;
 use crate::ids::{PeerId, rendezvous};
@@ -265,6 +265,23 @@ impl Owner {
     pub(super) fn drop_above(&mut self, last: u64) -> Vec<RecordKey> {
         let doomed: Vec<Place> = self.by_seq.range(places(last, u64::MAX)).map(|(at, _)| *at).collect();
         doomed.into_iter().filter_map(|at| self.remove(at)).collect()
+    }
+
+    /// Takes a pushed frame.
+    pub(super) fn take_frame(&mut self, frame: &Frame) -> Taken {
+        let before = self.complete;
+        let mut taken = Taken::default();
+        let stored = frame.stored();
+        let whole = stored.len() == frame.entries.len();
+        let news = stored.iter().filter(|one| one.record.seq > before && self.put(Arc::clone(one)));
+        taken.news = news.cloned().collect();
+        let last = self.bounded(frame.last());
+        if frame.prev <= before && whole {
+            self.complete = before.max(last);
+        } else {
+            taken.gap = last > before;
+        }
+        taken
     }
 
     /// Takes an answer to a pull. Its records prove themselves. That they are all is believed up to the highest number

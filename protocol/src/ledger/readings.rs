@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::brain::journal::Happenings;
 use crate::ids::{AppId, ClaimId, ClusterId, InvitationId, PeerId, TaskId};
+use crate::ledger::memo::Memo;
 use crate::ledger::record::{Kind, Record, RecordKey};
 use crate::ledger::secrets::Secrets;
 use crate::ledger::volumes::Volumes;
@@ -119,6 +120,27 @@ pub struct ClaimEntry {
     pub claim: Arc<Claim>,
     /// When this peer read that it has ended: monotonic, ms; 0: it has not.
     pub ended_ms: u64,
+}
+
+/// What a machine's claims are, and what these take; where it has any.
+type Account = (Option<Arc<BTreeMap<ClaimId, Arc<Claim>>>>, Option<Arc<Resources>>);
+
+/// A machine's account before and after a claim of its own was read.
+#[derive(Debug)]
+pub(crate) struct Posting {
+    before: Account,
+    tasks: Arc<BTreeMap<ClaimId, Arc<Claim>>>,
+    used: Option<Arc<Resources>>,
+}
+
+impl Posting {
+    /// Whether this is the very account that it was made to.
+    fn follows(&self, account: &Account) -> bool {
+        fn same<T>(one: &Option<Arc<T>>, other: &Option<Arc<T>>) -> bool {
+            one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+        }
+        same(&self.before.0, &account.0) && same(&self.before.1, &account.1)
+    }
 }
 
 /// The newest vitals of a machine.
@@ -262,17 +284,23 @@ impl Readings {
         *held
     }
 
-    /// Reads a claim, or that it is forgotten; the app it belongs to.
-    pub fn claim(&mut self, now_ms: u64, owner: PeerId, id: ClaimId, claim: Option<Arc<Claim>>) -> Option<AppId> {
-        let tasks = Arc::make_mut(self.tasks.entry(&owner, Arc::default));
-        let before = tasks.remove(&id);
-        tasks.extend(claim.iter().map(|claim| (id, claim.clone())));
+    /// Reads a claim, or that it is forgotten; the app it belongs to. `shared`: peers in one process share what becomes
+    /// of its owner's account.
+    pub(crate) fn claim(
+        &mut self,
+        now_ms: u64,
+        owner: PeerId,
+        id: ClaimId,
+        claim: Option<Arc<Claim>>,
+        shared: Option<&Memo<Posting>>,
+    ) -> Option<AppId> {
+        let before = self.tasks.get(&owner).and_then(|tasks| tasks.get(&id)).cloned();
+        self.account(owner, id, before.as_deref(), claim.as_ref(), shared);
         if let Some(before) = &before {
             self.remove(owner, before);
         }
         let Some(claim) = claim else { return before.map(|before| before.task.app.clone()) };
         if !claim.state.has_ended() {
-            Arc::make_mut(self.used.entry(&owner, Arc::default)).add(&claim.need);
             self.needs.add(&claim.need, 1);
         }
         let TaskId { app, service, slot } = &claim.task;
@@ -285,6 +313,42 @@ impl Readings {
         Some(app.clone())
     }
 
+    /// What a machine has and what that takes, now that a claim of its own is another.
+    fn account(
+        &mut self,
+        owner: PeerId,
+        id: ClaimId,
+        before: Option<&Claim>,
+        after: Option<&Arc<Claim>>,
+        shared: Option<&Memo<Posting>>,
+    ) {
+        let held = |readings: &Self| (readings.tasks.get(&owner).cloned(), readings.used.get(&owner).cloned());
+        // A handle on what was held has it copied before it changes: only where that is shared.
+        let was = shared.map(|_| held(self));
+        if let (Some(was), Some(posting)) = (&was, shared.and_then(Memo::known))
+            && posting.follows(was)
+        {
+            self.tasks.insert(owner, posting.tasks.clone());
+            posting.used.iter().for_each(|used| drop(self.used.insert(owner, used.clone())));
+            return;
+        }
+        let tasks = Arc::make_mut(self.tasks.entry(&owner, Arc::default));
+        tasks.remove(&id);
+        tasks.extend(after.map(|claim| (id, claim.clone())));
+        let counts = |claim: &&Claim| !claim.state.has_ended();
+        if let Some(before) = before.filter(counts)
+            && let Some(used) = self.used.get_mut(&owner)
+        {
+            Arc::make_mut(used).sub(&before.need);
+        }
+        if let Some(after) = after.map(Arc::as_ref).filter(counts) {
+            Arc::make_mut(self.used.entry(&owner, Arc::default)).add(&after.need);
+        }
+        if let (Some(before), Some(shared), (Some(tasks), used)) = (was, shared, held(self)) {
+            shared.get(|| Posting { before, tasks, used });
+        }
+    }
+
     fn remove(&mut self, owner: PeerId, claim: &Claim) {
         let TaskId { app, service, slot } = &claim.task;
         let Some(services) = self.claims.get_mut(app).map(Arc::make_mut) else { return };
@@ -292,10 +356,7 @@ impl Readings {
         let Some(entries) = slots.get_mut(slot) else { return };
         if let Some(at) = entries.iter().position(|entry| entry.owner == owner && entry.claim.id == claim.id) {
             let old = entries.remove(at);
-            if !old.claim.state.has_ended()
-                && let Some(used) = self.used.get_mut(&owner)
-            {
-                Arc::make_mut(used).sub(&old.claim.need);
+            if !old.claim.state.has_ended() {
                 self.needs.sub(&old.claim.need, 1);
             }
         }

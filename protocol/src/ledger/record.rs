@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::document::Document;
 use super::memo::Memo;
-use super::readings::Reading;
+use super::readings::{Posting, Reading};
+use super::replica::Step;
 use crate::ids::PeerId;
 use crate::wire;
 
@@ -138,11 +140,24 @@ pub struct Stored {
     /// What the value says, once it was read.
     #[serde(skip)]
     reading: Memo<Reading>,
+    /// What an app's document becomes by it, where peers in one process share that.
+    #[serde(skip)]
+    pub(crate) edition: Memo<Edition>,
+    /// The same of its owner's account.
+    #[serde(skip)]
+    pub(crate) posting: Memo<Posting>,
+}
+
+/// A document before and after a change.
+#[derive(Debug)]
+pub(crate) struct Edition {
+    pub before: Option<Arc<Document>>,
+    pub after: Arc<Document>,
 }
 
 impl Stored {
     pub fn new(record: Arc<Record>, proof: Proof) -> Self {
-        Self { record, proof, reading: Memo::default() }
+        Self { record, proof, reading: Memo::default(), edition: Memo::default(), posting: Memo::default() }
     }
 
     /// What the value says, read once however many ask.
@@ -182,6 +197,9 @@ pub struct Frame {
     leaves: Memo<Vec<Hash>>,
     #[serde(skip)]
     stored: Memo<Vec<Arc<Stored>>>,
+    /// What taking it makes of what is held of its owner.
+    #[serde(skip)]
+    pub(super) step: Memo<Step>,
 }
 
 impl Frame {
@@ -299,7 +317,18 @@ impl Draft {
         let entries = self.records.into_iter().map(entry).collect();
         let whole = stored.iter().filter(|one| one.record.size() <= FRAME_BYTES_MAX).cloned().collect();
         let (leaves, held) = (Memo::of(leaves), Memo::of(whole));
-        (Frame { owner: self.owner, prev: self.prev, entries, signature, leaves, stored: held }, stored)
+        (
+            Frame {
+                owner: self.owner,
+                prev: self.prev,
+                entries,
+                signature,
+                leaves,
+                stored: held,
+                step: Memo::default(),
+            },
+            stored,
+        )
     }
 
     fn leaves(&self) -> Vec<Hash> {

@@ -47,6 +47,15 @@ pub struct Taken {
     pub doubt: bool,
 }
 
+/// What a frame makes of what is held of its owner.
+#[derive(Debug)]
+pub(super) struct Step {
+    before: Arc<Owner>,
+    after: Arc<Owner>,
+    news: Vec<Arc<Stored>>,
+    gap: bool,
+}
+
 impl Ledger {
     /// What both ledgers hold alike they hold once from now on.
     pub(crate) fn share(&mut self, other: &Self) {
@@ -173,23 +182,22 @@ impl Ledger {
         })
     }
 
-    /// Takes a pushed frame of an admitted owner.
+    /// Takes a pushed frame of an admitted owner. Where others in this process held the same before, what follows is
+    /// worked out, and held, once.
     pub fn take_frame(&mut self, frame: &Frame) -> Taken {
-        self.change(&frame.owner, |owner| {
-            let before = owner.complete;
-            let mut taken = Taken::default();
-            let stored = frame.stored();
-            let whole = stored.len() == frame.entries.len();
-            let news = stored.iter().filter(|one| one.record.seq > before && owner.put(Arc::clone(one)));
-            taken.news = news.cloned().collect();
-            let last = owner.bounded(frame.last());
-            if frame.prev <= before && whole {
-                owner.complete = before.max(last);
-            } else {
-                taken.gap = last > before;
-            }
-            taken
-        })
+        let at = self.intern(frame.owner).at();
+        if let Some(step) = frame.step.known().filter(|step| Arc::ptr_eq(&step.before, &self.owners[at])) {
+            self.sums.moved(step.after.ring, step.before.sum(), step.after.sum());
+            self.owners[at] = step.after.clone();
+            return Taken { news: step.news.clone(), gap: step.gap, ..Taken::default() };
+        }
+        let before = self.owners.is_shared(at).then(|| self.owners[at].clone());
+        let taken = self.change(&frame.owner, |owner| owner.take_frame(frame));
+        if let Some(before) = before {
+            let (after, news) = (self.owners[at].clone(), taken.news.clone());
+            frame.step.get(|| Step { before, after, news, gap: taken.gap });
+        }
+        taken
     }
 
     /// Takes an answer to a pull. Only a part that joins what is held moves `complete`.

@@ -5,18 +5,20 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use rialto_protocol::ledger::record::Frame;
-use rialto_protocol::wire::{self, Message, SignedVitals};
+use rialto_protocol::wire::{self, Have, Message, SignedVitals};
 
 /// What the mesh puts before each message.
 const HEADER: usize = 4;
 /// Lengths that are remembered; then all are forgotten.
-const KNOWN_MAX: usize = 100_000;
+const KNOWN_MAX: usize = 20_000;
 
 /// Measures messages; what travels unchanged through many hands is measured once.
 #[derive(Debug, Default)]
 pub struct Scales {
     frames: HashMap<usize, (Arc<Frame>, usize)>,
     vitals: HashMap<usize, (Arc<SignedVitals>, usize)>,
+    /// The last announcement, which goes over several links.
+    have: Option<(Arc<Have>, usize)>,
     scratch: Counter,
 }
 
@@ -52,6 +54,14 @@ impl Scales {
                     self.frames.insert(at, (frame.clone(), length));
                     length
                 }
+                Message::Have(have) => match &self.have {
+                    Some((last, length)) if Arc::ptr_eq(last, have) => *length,
+                    _ => {
+                        let length = self.encoded(message);
+                        self.have = Some((have.clone(), length));
+                        length
+                    }
+                },
                 // A map of one field, and a list of so many.
                 Message::Vitals(all) => 10 + all.iter().map(|one| self.weigh_vitals(one)).sum::<usize>(),
                 other => self.encoded(other),

@@ -36,35 +36,60 @@ const DIAL_AGAIN_US: (u64, u64) = (2_500_000, 7_500_000);
 
 #[derive(Debug)]
 enum What {
-    Wake { peer: u32, due_ms: u64 },
-    Deliver { from: u32, to: u32, message: Message },
-    Tell { peer: u32, event: Box<Event> },
-    Dialed { pair: (u32, u32) },
-    GivenUp { pair: (u32, u32) },
+    Wake {
+        peer: u32,
+        due_ms: u64,
+    },
+    /// What one turn says to one peer arrives together: mostly one message.
+    Deliver {
+        from: u32,
+        to: u32,
+        message: Message,
+        more: Vec<Message>,
+    },
+    Tell {
+        peer: u32,
+        event: Box<Event>,
+    },
+    Dialed {
+        pair: (u32, u32),
+    },
+    GivenUp {
+        pair: (u32, u32),
+    },
 }
 
-/// Ordered by time, then by when it was scheduled.
-#[derive(Debug)]
-struct Scheduled {
-    at_us: u64,
+/// Ordered by time, then by when it was scheduled; what is to happen lies in a place of its own, for it is large.
+type Scheduled = (u64, u64, u32);
+
+/// What is going to happen.
+#[derive(Debug, Default)]
+struct Queue {
+    order: BinaryHeap<Reverse<Scheduled>>,
+    places: Vec<Option<What>>,
+    free: Vec<u32>,
     tie: u64,
-    what: What,
 }
 
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_us, self.tie) == (other.at_us, other.tie)
+impl Queue {
+    /// The place at which it lies until then.
+    fn push(&mut self, at_us: u64, what: What) -> u32 {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() as u32 - 1
+        });
+        self.places[place as usize] = Some(what);
+        self.tie += 1;
+        self.order.push(Reverse((at_us, self.tie, place)));
+        place
     }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.tie).cmp(&(other.at_us, other.tie))
+
+    /// The next thing that is due by then.
+    fn pop(&mut self, until_us: u64) -> Option<(u64, What)> {
+        self.order.peek().filter(|next| next.0.0 <= until_us)?;
+        let Reverse((at_us, _, place)) = self.order.pop()?;
+        self.free.push(place);
+        Some((at_us, self.places[place as usize].take()?))
     }
 }
 
@@ -95,8 +120,9 @@ struct Watch {
 #[derive(Debug)]
 pub struct Crowd {
     now_us: u64,
-    tie: u64,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    queue: Queue,
+    /// Where what the turn that is performed says to each lies, and when it arrives.
+    said: Vec<(u32, u64, u32)>,
     peers: Vec<Peer>,
     at: HashMap<PeerId, u32>,
     dice: Dice,
@@ -120,8 +146,8 @@ impl Crowd {
         let at = standing.peers.iter().enumerate().map(|(at, id)| (*id, at as u32)).collect();
         let mut crowd = Self {
             now_us: BEGIN_MS * 1000,
-            tie: 0,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
+            said: Vec::new(),
             peers: Vec::new(),
             at,
             dice: Dice::new(seed, "events"),
@@ -207,14 +233,13 @@ impl Crowd {
     /// Lets everything happen for so long.
     pub fn run_for(&mut self, ms: u64) {
         let until = self.now_us + ms * 1000;
-        while self.queue.peek().is_some_and(|next| next.0.at_us <= until) {
-            let Some(Reverse(next)) = self.queue.pop() else { break };
-            self.now_us = next.at_us;
+        while let Some((at_us, what)) = self.queue.pop(until) {
+            self.now_us = at_us;
             if self.share_us <= self.now_us {
                 self.share_us = self.now_us + SHARE_US;
                 self.share();
             }
-            self.happen(next.what);
+            self.happen(what);
         }
         self.now_us = until;
     }
@@ -257,6 +282,7 @@ impl Crowd {
     /// Has `from` send something that its brain has not thought of.
     pub fn inject(&mut self, from: usize, to: usize, message: Message) {
         let to = self.peers[to].id;
+        self.said.clear();
         self.send(from as u32, &to, message);
     }
 
@@ -307,8 +333,7 @@ impl Crowd {
     }
 
     fn schedule(&mut self, at_us: u64, what: What) {
-        self.tie += 1;
-        self.queue.push(Reverse(Scheduled { at_us: at_us.max(self.now_us), tie: self.tie, what }));
+        self.queue.push(at_us.max(self.now_us), what);
     }
 
     fn happen(&mut self, what: What) {
@@ -324,9 +349,11 @@ impl Crowd {
                     _ => self.arm(peer),
                 }
             }
-            What::Deliver { from, to, message } => {
+            What::Deliver { from, to, message, more } => {
                 let from = self.peers[from as usize].id;
-                self.feed(to, Event::Received { from, message, verified: true });
+                for message in std::iter::once(message).chain(more) {
+                    self.feed(to, Event::Received { from, message, verified: true });
+                }
             }
             What::Tell { peer, event } => self.feed(peer, *event),
             What::Dialed { pair: (a, b) } => {
@@ -396,6 +423,7 @@ impl Crowd {
     }
 
     fn perform(&mut self, peer: u32, effects: Vec<Effect>) {
+        self.said.clear();
         for effect in effects {
             match effect {
                 Effect::Send { to, message } => self.send(peer, &to, message),
@@ -449,7 +477,14 @@ impl Crowd {
         let delay_us = 100 + rendezvous(u64::from(from), u64::from(to)) % 200;
         // Without a standing link a connection is made first.
         let dial_us = if self.peers[from as usize].linked.contains(&to) { 0 } else { DIAL_US };
-        self.schedule(self.now_us + delay_us + dial_us, What::Deliver { from, to, message });
+        let at_us = self.now_us + delay_us + dial_us;
+        let said = self.said.iter().find(|said| (said.0, said.1) == (to, at_us));
+        if let Some(What::Deliver { more, .. }) = said.and_then(|said| self.queue.places[said.2 as usize].as_mut()) {
+            more.push(message);
+        } else {
+            let place = self.queue.push(at_us, What::Deliver { from, to, message, more: Vec::new() });
+            self.said.push((to, at_us, place));
+        }
     }
 
     fn wants(&mut self, peer: u32, wanted: impl Iterator<Item = PeerId>) {
