@@ -242,7 +242,7 @@ impl Brain {
         let frees = claim.as_ref().is_none_or(|claim| claim.state.has_ended());
         let shared = if let Value::Stored(stored) = value { Some(&stored.posting) } else { None };
         let shared = shared.filter(|_| self.beside);
-        if let Some(app) = self.readings.claim(self.now.ms, owner, id, claim, shared) {
+        if let Some(app) = self.readings.claim_shared(self.now.ms, owner, id, claim, shared) {
             self.look_at(app);
         }
         if frees {

@@ -284,9 +284,13 @@ impl Readings {
         *held
     }
 
-    /// Reads a claim, or that it is forgotten; the app it belongs to. `shared`: peers in one process share what becomes
-    /// of its owner's account.
-    pub(crate) fn claim(
+    /// Reads a claim, or that it is forgotten; the app it belongs to.
+    pub fn claim(&mut self, now_ms: u64, owner: PeerId, id: ClaimId, claim: Option<Arc<Claim>>) -> Option<AppId> {
+        self.claim_shared(now_ms, owner, id, claim, None)
+    }
+
+    /// As [`Self::claim`]; `shared`: peers in one process share what becomes of its owner's account.
+    pub(crate) fn claim_shared(
         &mut self,
         now_ms: u64,
         owner: PeerId,
