@@ -150,9 +150,12 @@ fn everywhere(
 ) -> Vec<String> {
     let is_of = |task: &TaskId| task.app == *app && task.service == name;
     let mut on: BTreeMap<usize, Vec<(usize, &Container)>> = BTreeMap::new();
-    for (_, containers) in live.extract_if(.., |task, _| is_of(task)) {
-        containers.into_iter().for_each(|(at, container)| on.entry(at).or_default().push((at, container)));
-    }
+    live.retain(|task, containers| {
+        if is_of(task) {
+            std::mem::take(containers).into_iter().for_each(|(at, one)| on.entry(at).or_default().push((at, one)));
+        }
+        !is_of(task)
+    });
     let mut found = Vec::new();
     for at in honest(world).filter(|at| drained != Some(*at)) {
         let containers = on.remove(&at).unwrap_or_default();
