@@ -39,8 +39,9 @@ const THOROUGH_MS: u64 = 2_000;
 const RESTARTED_MS: u64 = 60_000;
 /// An instant's run is over after this long, ms.
 const RUN_MS: u64 = 20_000;
-/// In so long there is a moment at which no run of a schedule has just begun or ended, ms.
-const BETWEEN_MS_MAX: u64 = 10_000;
+/// In so long there is a moment at which no run of a schedule has just begun or ended, ms: runs each 4, 5 and 10 s come
+/// together each 20.
+const BETWEEN_MS_MAX: u64 = 20_000;
 /// When nothing breaks, everybody knows after this long what happened before, ms.
 const KNOWN_MS: u64 = 20_000;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::brain::journal::Happenings;
+use crate::event::Now;
 use crate::ids::{AppId, ClaimId, ClusterId, InvitationId, PeerId, TaskId};
 use crate::ledger::memo::Memo;
 use crate::ledger::record::{Kind, Record, RecordKey};
@@ -120,6 +121,14 @@ pub struct ClaimEntry {
     pub claim: Arc<Claim>,
     /// When this peer read that it has ended: monotonic, ms; 0: it has not.
     pub ended_ms: u64,
+}
+
+impl ClaimEntry {
+    /// When it ended, wall clock, ms. The machine's clock may be ahead: no later than this peer heard of it.
+    pub fn ended_at(&self, now: Now) -> Option<u64> {
+        let heard = now.wall.saturating_sub(now.ms.saturating_sub(self.ended_ms));
+        self.claim.ended_at.map(|at| at.min(heard))
+    }
 }
 
 /// What a machine's claims are, and what these take; where it has any.

@@ -210,9 +210,7 @@ fn begun(
             .min_by_key(|entry| (entry.claim.attempt, entry.claim.accepted_at));
         let size = first.map(|entry| entry.claim.of).filter(|of| *of > 0).unwrap_or_else(|| spec.run_size());
         let whole = tasks.len() >= size as usize;
-        // The machine's clock may be ahead: nothing ended later than this peer heard of it.
-        let heard = |entry: &ClaimEntry| now.wall.saturating_sub(now.ms.saturating_sub(entry.ended_ms));
-        let ended = all().filter_map(|entry| Some(entry.claim.ended_at?.min(heard(entry)))).max().unwrap_or(0);
+        let ended = all().filter_map(|entry| entry.ended_at(now)).max().unwrap_or(0);
         Run { settled: done && whole, live, ended, size }
     };
     runs.into_iter().map(|(instant, tasks)| (instant, of(tasks))).collect()

@@ -312,12 +312,14 @@ fn change(
     }
     let back = order.is_some_and(|order| order.revision == revision && order.word == crate::model::OrderWord::Back);
     let current = |entry: &&ClaimEntry| entry.claim.revision == revision;
+    let began = rollout::began(progress, revision, now);
+    let has_failed = |entries: &[ClaimEntry]| rollout::any_failed(now, spec, back, revision, began, entries);
     let (mut updated, mut failed) = (0, 0);
     let mut older: BTreeMap<u64, u32> = BTreeMap::new();
     for entries in claims.values() {
         let fresh = || entries.iter().filter(current);
         updated += u32::from(fresh().any(|entry| !entry.claim.state.has_ended()));
-        failed += u32::from(!spec.is_batch() && rollout::any_failed(spec, back, revision, entries));
+        failed += u32::from(!spec.is_batch() && has_failed(entries));
         for entry in entries.iter().filter(|entry| !current(entry) && !entry.claim.state.has_ended()) {
             *older.entry(entry.claim.revision).or_default() += 1;
         }

@@ -55,6 +55,9 @@ pub struct Progress {
     pub from: u64,
     pub to: u64,
     pub phase: Phase,
+    /// When it began, by the clocks of the most, wall clock, ms; 0: not known.
+    #[serde(default)]
+    pub began: u64,
     /// It brings back what was before.
     #[serde(default)]
     pub back: bool,
@@ -184,8 +187,9 @@ pub fn step(scene: Scene<'_>) -> Step {
     // Claims are forgotten, and that too many failed is not.
     let told = held.filter(|held| held.phase == Phase::Failed).map_or(0, |held| held.failed);
     let (updated, failed, total) = (scene.updated, scene.failed.max(told), wanted);
+    let began = began(scene.progress, revision, now);
     let mut progress =
-        Progress { from, to: revision, phase: Phase::Going, back, updated, total, failed, reason: None, turn };
+        Progress { from, to: revision, phase: Phase::Going, began, back, updated, total, failed, reason: None, turn };
 
     if watch.to != revision {
         let leaves_since = watch.leaves_since;
@@ -316,12 +320,21 @@ impl Batch {
     }
 }
 
+/// When the rollout of a revision began, wall clock, ms.
+pub fn began(progress: Option<&Progress>, revision: u64, now: Now) -> u64 {
+    progress.filter(|progress| progress.to == revision).map_or(now.wall, |progress| progress.began)
+}
+
 /// Whether some claim of a slot, of a new revision, failed while it was watched. What failed before another revision
-/// held the slot was an earlier try of the same.
-pub fn any_failed(spec: &ServiceSpec, back: bool, revision: u64, entries: &[ClaimEntry]) -> bool {
+/// held the slot, or before the rollout began, was an earlier try of the same.
+pub fn any_failed(now: Now, spec: &ServiceSpec, back: bool, revision: u64, began: u64, entries: &[ClaimEntry]) -> bool {
     let others = entries.iter().filter(|entry| entry.claim.revision != revision);
-    let since = others.map(|entry| entry.claim.attempt).max().unwrap_or(0);
-    let fresh = |entry: &&ClaimEntry| entry.claim.revision == revision && entry.claim.attempt > since;
+    let since = others.map(|entry| entry.claim.attempt).max();
+    let is_fresh = |entry: &ClaimEntry| match since {
+        Some(since) => entry.claim.attempt > since,
+        None => entry.ended_at(now).is_none_or(|at| at > began),
+    };
+    let fresh = |entry: &&ClaimEntry| entry.claim.revision == revision && is_fresh(entry);
     entries.iter().filter(fresh).any(|entry| has_failed(spec, back, entry))
 }
 
@@ -339,7 +352,7 @@ fn has_failed(spec: &ServiceSpec, back: bool, entry: &ClaimEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Pace, RolloutPolicy};
+    use crate::model::{Claim, Pace, RolloutPolicy};
 
     fn spec(pace: Pace, canary: u32) -> ServiceSpec {
         let rollout = RolloutPolicy { update: Some(pace), canary, ..RolloutPolicy::default() };
@@ -474,6 +487,29 @@ mod tests {
         // The claims that failed are forgotten.
         let held = rests.progress.unwrap();
         assert_eq!(phase(&step(Scene { progress: Some(&held), ..scene(&spec, 1, 0, 0) })), Phase::Failed);
+    }
+
+    #[test]
+    fn what_failed_before_the_change_began_is_not_its_doing() {
+        let spec = spec(Pace::default(), 0);
+        let failed = |revision: u64, attempt: u32, at: u64| {
+            let (started_at, ended_at) = (Some(at - 1_000), Some(at));
+            let state = ClaimState::Failed;
+            let claim = Claim { revision, attempt, state, started_at, ended_at, ..Claim::default() };
+            ClaimEntry { owner: PeerId([1; 32]), claim: claim.into(), ended_ms: at }
+        };
+        let now = Now { ms: 60_000, wall: 60_000 };
+        for (entries, expected) in [
+            (vec![failed(2, 1, 49_000)], false),
+            (vec![failed(2, 1, 51_000)], true),
+            (vec![failed(2, 1, 49_000), failed(1, 2, 50_000)], false),
+            // The other revision's claim tells, whatever the machine's clock says.
+            (vec![failed(1, 1, 49_000), failed(2, 2, 49_500)], true),
+        ] {
+            assert_eq!(any_failed(now, &spec, false, 2, 50_000, &entries), expected, "{entries:?}");
+        }
+        let held = Progress { to: 2, began: 50_000, ..Progress::default() };
+        assert_eq!((began(Some(&held), 2, now), began(Some(&held), 3, now)), (50_000, 60_000));
     }
 
     #[test]
