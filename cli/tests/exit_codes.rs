@@ -6,6 +6,7 @@ mod fake;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fake::{Answer, Asked, Peer};
 use nix::sys::signal::{Signal, kill};
@@ -295,11 +296,24 @@ fn a_deploy_waits_and_says_why_it_waits() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("shop.yaml");
     std::fs::write(&file, "name: shop\nservices:\n  web:\n    image: host\n    deploy: {replicas: 2}\n").unwrap();
-    let deploy = |answer_to_wait: (u16, &'static str)| {
+    let deploy_as = |answer_to_wait: (u16, &'static str), phase: &'static str| {
+        // A change before this one was stopped: that is no news.
+        let deployed = AtomicBool::new(false);
         peer(move |asked, answer| match (asked.method.as_str(), asked.path.split('?').next().unwrap_or_default()) {
             ("PUT", "/v1/apps/shop") => {
                 assert_eq!(asked.json()["spec"]["services"]["web"]["replicas"], 2);
+                deployed.store(true, Ordering::SeqCst);
                 answer.json(json!({ "app": "shop", "generation": 1, "copies": 3, "changed": true }));
+            }
+            ("GET", "/v1/apps/shop") => {
+                answer.json(json!({ "app": "shop", "generation": 1, "spec": { "services": {} } }));
+            }
+            ("GET", "/v1/apps/shop/rollout") => {
+                let (to, phase) = if deployed.load(Ordering::SeqCst) { ("2", phase) } else { ("1", "failed") };
+                answer.json(json!({ "rollouts": [{
+                    "service": "web", "phase": phase, "updated": 1, "total": 2, "failed": 1, "back": false,
+                    "from": "0", "to": to, "reason": "1 of 2 tasks failed",
+                }] }));
             }
             (_, "/v1/apps/shop/wait") if answer_to_wait.0 == 200 => answer.json(json!({ "tasks": [] })),
             (_, "/v1/apps/shop/wait") => answer.refuse(answer_to_wait.0, answer_to_wait.1, "no"),
@@ -310,6 +324,7 @@ fn a_deploy_waits_and_says_why_it_waits() {
             _ => answer.refuse(404, "not_found", "?"),
         })
     };
+    let deploy = |answer_to_wait: (u16, &'static str)| deploy_as(answer_to_wait, "done");
     let line = format!("deploy --timeout 300ms -f {}", file.display());
     let (_folder, runs) = deploy((200, ""));
     let (code, out, err) = told(&runs, &line);
@@ -319,6 +334,10 @@ fn a_deploy_waits_and_says_why_it_waits() {
     let (code, _, err) = told(&late, &line);
     assert_eq!(code, 6);
     assert!(err.contains("shop.web.1 is pending: no room") && err.contains("web 0/2"), "{err}");
+    let (_folder, stopped) = deploy_as((200, ""), "failed");
+    let (code, _, err) = told(&stopped, &line);
+    assert_eq!(code, 1);
+    assert!(err.contains("shop.web: stopped with 1 of 2 changed: 1 of 2 tasks failed"), "{err}");
     let (_folder, never) = deploy((422, "unplaceable"));
     assert_eq!(told(&never, &line).0, 7);
     let (_folder, left) = deploy((504, "timed_out"));

@@ -379,6 +379,7 @@ impl Brain {
         }
         self.out.extend(durable.held);
         self.kept_here(&durable.stored);
+        self.look_at_gangs();
     }
 
     /// Writes an own record.

@@ -16,7 +16,7 @@ use crate::effect::Effect;
 use crate::event::Now;
 use crate::ids::{AppId, BidId, ClaimId, PeerId};
 use crate::ledger::readings::{Slots, Stewardship};
-use crate::ledger::record::Kind;
+use crate::ledger::record::{Kind, RecordKey};
 use crate::market::auction::{Auction, Outstanding};
 use crate::market::rank::Rank;
 use crate::market::reasons::Answers;
@@ -53,6 +53,8 @@ pub(crate) struct Stewards {
     room_free: bool,
     /// Apps that came by anti-entropy this turn: their claims may still be on their way.
     old: BTreeSet<AppId>,
+    /// Apps with a gang that is whole but for this machine's own part, which is not durable yet.
+    unkept: BTreeSet<AppId>,
 }
 
 /// One app under this peer's care.
@@ -104,6 +106,7 @@ impl Stewards {
             sweep_ms: now.ms + SWEEP_MS,
             room_free: false,
             old: BTreeSet::new(),
+            unkept: BTreeSet::new(),
         }
     }
 
@@ -326,9 +329,7 @@ impl Brain {
             }
             self.tell(app, owner, claim, Message::Stop { claim, app: app.clone(), why });
         }
-        for (owner, claim) in plan.go {
-            self.tell(app, owner, claim, Message::Go { claim, app: app.clone() });
-        }
+        self.let_gang_go(app, &plan.go);
         let Some(tended) = self.stewards.tended.get_mut(app) else { return };
         let agenda = &mut self.stewards.agenda;
         plan.look_ms.into_iter().for_each(|ms| agenda.look_by(app, ms));
@@ -364,6 +365,28 @@ impl Brain {
                 return;
             }
             self.call_for_bids(app, service, wanted, missing, plan.together, spec.single_run);
+        }
+    }
+
+    /// Tells the claims of a gang that it is whole. This machine's own are read before they are durable: until they are,
+    /// another may end.
+    fn let_gang_go(&mut self, app: &AppId, gang: &[(PeerId, ClaimId)]) {
+        let mut own = gang.iter().filter(|(owner, _)| *owner == self.me);
+        let is_kept =
+            |id: &ClaimId| self.ledger.get(&self.me, &RecordKey { kind: Kind::CLAIM, id: id.hex().into() }).is_some();
+        if !own.all(|(_, id)| is_kept(id)) {
+            self.stewards.unkept.insert(app.clone());
+            return;
+        }
+        for (owner, claim) in gang {
+            self.tell(app, *owner, *claim, Message::Go { claim: *claim, app: app.clone() });
+        }
+    }
+
+    /// Own records are durable: gangs that waited for that are looked at again.
+    pub(super) fn look_at_gangs(&mut self) {
+        for app in std::mem::take(&mut self.stewards.unkept) {
+            self.stewards.agenda.look_by(&app, self.now.ms);
         }
     }
 

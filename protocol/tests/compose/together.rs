@@ -65,7 +65,7 @@ fn a_variable_that_is_needed_and_missing_is_told_by_its_place() {
     let folder = folder(&[("c.yaml", "services:\n  web:\n    image: ${TAG:?name a tag}\n    user: $\n")], &[]);
     let problems = load(&["c.yaml"], &folder, &Options::default()).unwrap_err();
     assert!(
-        told(&problems).starts_with("c.yaml:3:12: services: the variable TAG is needed: name a tag\n"),
+        told(&problems).starts_with("c.yaml:3:12: services.web.image: the variable TAG is needed: name a tag\n"),
         "{}",
         told(&problems)
     );
