@@ -90,7 +90,12 @@ fn service(name: &str, now: Option<&ServiceSpec>, then: Option<&ServiceSpec>, re
             of(change, fields, [starts, restarts, stops])
         }
         (Some(now), None) => of(Change::Removed, vec![], [0, 0, now.replicas]),
-        (None, Some(then)) => of(Change::Created, vec![], [then.replicas, 0, 0]),
+        (None, Some(then)) => {
+            // What is as it would be anyhow is not told.
+            let mut fields = fields(&ServiceSpec::default(), then);
+            fields.iter_mut().for_each(|field| field.before = None);
+            of(Change::Created, fields, [then.replicas, 0, 0])
+        }
         (None, None) => of(Change::Unchanged, vec![], [0; 3]),
     }
 }
@@ -199,6 +204,9 @@ mod tests {
         let fields: Vec<_> = plan.services[1].fields.iter().map(|field| field.field.as_str()).collect();
         assert_eq!(fields, ["environment.X", "replicas"]);
         assert_eq!(plan.services[1].fields[1].after.as_deref(), Some("2"));
+        let of_new: Vec<_> =
+            plan.services[4].fields.iter().map(|field| (field.field.as_str(), &field.before)).collect();
+        assert_eq!(of_new, [("image", &None)], "what is as it would be anyhow is not told");
         assert!(!plan.is_new && !plan.is_empty());
     }
 

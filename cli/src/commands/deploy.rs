@@ -58,7 +58,7 @@ pub async fn deploy(client: &Client, out: Output, deploy: Deploy) -> Result<(), 
 /// A person sees the whole plan; in a log what does not change is left out.
 fn show(plan: &Plan) {
     if ask::somebody_is_there() {
-        say(plan::tree(plan).trim_end());
+        say(plan::tree(plan, false).trim_end());
     } else {
         plan.notes.iter().for_each(|note| say(format!("note: {note}")));
     }

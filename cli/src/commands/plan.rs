@@ -20,7 +20,7 @@ pub async fn plan(client: &Client, out: Output, plan: &args::Plan) -> Result<(),
     let found = beside(client, &app, &spec, plan.resolve).await?;
     file::warn(&warnings);
     let data = json!({"plan": found, "app": spec, "warnings": file::as_json(&warnings)});
-    out.data(&data, || tree(&found))
+    out.data(&data, || tree(&found, true))
 }
 
 /// The file alone.
@@ -30,7 +30,7 @@ pub fn offline(out: Output, plan: &args::Plan) -> Result<(), Failure> {
     file::warn(&warnings);
     file::warn(&conditions);
     let warnings: Vec<_> = file::as_json(&warnings).into_iter().chain(file::as_json(&conditions)).collect();
-    out.data(&json!({"plan": found, "app": spec, "warnings": warnings}), || tree(&found))
+    out.data(&json!({"plan": found, "app": spec, "warnings": warnings}), || tree(&found, true))
 }
 
 /// What would change of the app as it is now.
@@ -42,8 +42,8 @@ pub async fn beside(client: &Client, app: &str, spec: &AppSpec, resolve: bool) -
     }
 }
 
-/// The app, its services, and of those that change the fields.
-pub fn tree(plan: &Plan) -> String {
+/// The app, its services, and of those that change the fields; `whole`: of those that are new, too.
+pub fn tree(plan: &Plan, whole: bool) -> String {
     let mut text = match (plan.is_new, plan.is_empty()) {
         (true, _) => format!("{}: new\n", plan.app),
         (false, true) => format!("{}: nothing changes\n", plan.app),
@@ -53,7 +53,7 @@ pub fn tree(plan: &Plan) -> String {
     for (at, service) in plan.services.iter().enumerate() {
         let (branch, trunk) = if at == last { ("└─", "  ") } else { ("├─", "│ ") };
         let _ = writeln!(text, "{branch} {} {}", sign(service.change), headline(service));
-        for field in &service.fields {
+        for field in service.fields.iter().filter(|_| whole || service.change != Change::Created) {
             let _ = writeln!(text, "{trunk}     {}", line(field));
         }
     }
@@ -135,7 +135,7 @@ mod tests {
                 service("api", Change::Changed, fields, 1, 2, 0),
                 service("db", Change::Unchanged, vec![], 0, 0, 0),
                 service("old", Change::Removed, vec![], 0, 0, 1),
-                service("web", Change::Created, vec![], 3, 0, 0),
+                service("web", Change::Created, vec![field("image", None, Some("\"nginx\""))], 3, 0, 0),
             ],
             notes: vec!["db may run twice".into()],
         };
@@ -148,9 +148,12 @@ shop
 ├─   db: unchanged
 ├─ - old: removed; 1 task ends
 └─ + web: created; 3 tasks start
+       + image: \"nginx\"
 note: db may run twice
 ";
-        assert_eq!(tree(&plan), wanted);
-        assert_eq!(tree(&Plan { app: "shop".into(), ..Plan::default() }), "shop: nothing changes\n");
+        assert_eq!(tree(&plan, true), wanted);
+        assert_eq!(tree(&plan, false), wanted.replace("       + image: \"nginx\"\n", ""));
+        let nothing = Plan { app: "shop".into(), ..Plan::default() };
+        assert_eq!(tree(&nothing, true), "shop: nothing changes\n");
     }
 }
