@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::api::VolumeRow;
 use crate::model::{AppSpec, Mode, ServiceSpec, Singleton};
 
 /// The longest value of a field that is told whole, in characters.
@@ -92,7 +93,8 @@ fn service(name: &str, now: Option<&ServiceSpec>, then: Option<&ServiceSpec>, re
         (Some(now), None) => of(Change::Removed, vec![], [0, 0, now.replicas]),
         (None, Some(then)) => {
             // What is as it would be anyhow is not told.
-            let mut fields = fields(&ServiceSpec::default(), then);
+            let plain = ServiceSpec { replicas: 1, ..ServiceSpec::default() };
+            let mut fields = fields(&plain, then);
             fields.iter_mut().for_each(|field| field.before = None);
             of(Change::Created, fields, [then.replicas, 0, 0])
         }
@@ -168,9 +170,34 @@ fn notes(spec: &AppSpec) -> Vec<String> {
     )]
 }
 
+/// Where the named volumes of an app's services hold their tasks. `volumes`: those of the cluster; `None`: not known.
+pub fn volume_notes(app: &str, spec: &AppSpec, volumes: Option<&[VolumeRow]>) -> Vec<String> {
+    let of = |(service, spec): (&String, &ServiceSpec)| {
+        let names = spec.container.mounts.volumes.iter().filter_map(|volume| Some(volume.name.as_ref()?.of(app)));
+        let said = names.map(|name| {
+            let counts = |row: &&VolumeRow| row.name == name && matches!(row.state.as_str(), "here" | "down");
+            match volumes.map(|rows| rows.iter().find(counts)) {
+                None => format!("{service} runs on one machine, where volume {name} is"),
+                Some(None) => {
+                    format!("{service} stays on the machine where it starts first: volume {name} is made there")
+                }
+                Some(Some(row)) if row.state == "down" => {
+                    format!("{service} waits for {}, which is down: volume {name} is there", row.machine)
+                }
+                Some(Some(row)) => {
+                    format!("{service} runs on {} and nowhere else: volume {name} is there", row.machine)
+                }
+            }
+        });
+        said.collect::<Vec<_>>()
+    };
+    spec.services.iter().flat_map(of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::volume::{Named, VolumeMount};
     use std::net::Ipv4Addr;
 
     fn spec(services: &[(&str, ServiceSpec)]) -> AppSpec {
@@ -223,6 +250,34 @@ mod tests {
         assert!(!plan("shop", Some(&now), &spec(&[("a", web(1))]), true).is_empty(), "the name may mean another image");
         let other = ServiceSpec { image: "web:2".into(), ..web(1) };
         assert_eq!(plan("shop", Some(&now), &spec(&[("a", other)]), false).services[0].restarts, 1);
+    }
+
+    #[test]
+    fn where_volumes_are_is_said() {
+        let mut db = web(1);
+        let name = Some(Named::Own("data".into()));
+        db.container.mounts.volumes =
+            vec![VolumeMount { path: "/data".into(), name, read_only: false, no_copy: false }];
+        let then = spec(&[("db", db), ("web", web(1))]);
+        let row = |state: &str| VolumeRow {
+            name: "shop/data".into(),
+            id: String::new(),
+            machine: "m3".into(),
+            state: state.into(),
+            made_at: String::new(),
+            services: vec![],
+            bytes: None,
+            files: None,
+            path: None,
+        };
+        for (volumes, expected) in [
+            (None, "db runs on one machine, where volume shop/data is"),
+            (Some(vec![]), "db stays on the machine where it starts first: volume shop/data is made there"),
+            (Some(vec![row("given up"), row("here")]), "db runs on m3 and nowhere else: volume shop/data is there"),
+            (Some(vec![row("down")]), "db waits for m3, which is down: volume shop/data is there"),
+        ] {
+            assert_eq!(volume_notes("shop", &then, volumes.as_deref()), [expected]);
+        }
     }
 
     #[test]

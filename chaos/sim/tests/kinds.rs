@@ -549,6 +549,27 @@ fn canaries_wait_for_a_word_and_a_pause_holds() {
 }
 
 #[test]
+fn a_change_is_taken_back_before_its_steward_has_spoken_of_it() {
+    let mut town = Town::new(24, 3);
+    let policy = pace(Pace::default());
+    town.deploy("shop", vec![("web", web("1", policy.clone()))]);
+    town.wait("the first", 20_000, |town| town.of_version("1") == 6);
+    town.run(5_000);
+    // Of the first change nothing but the document tells, of the next the last change does.
+    for _ in 0..2 {
+        town.deploy("shop", vec![("web", web("2", policy.clone()))]);
+        let (app, service) = ("shop".to_string(), Some("web".to_string()));
+        town.ask(|change, author| Request::Rollout { change, author, app, service, word: OrderWord::Back });
+        let reads =
+            |town: &Town| town.reader().app("shop").unwrap().spec.services["web"].environment["VERSION"].clone();
+        town.wait("what was before", 1_000, |town| reads(town) == "1");
+        town.wait("all as before", 60_000, |town| town.of_version("1") == 6 && town.of_version("2") == 0);
+        town.run(10_000);
+        assert_eq!((town.of_version("1"), reads(&town)), (6, "1".to_string()));
+    }
+}
+
+#[test]
 fn what_is_lost_while_a_change_rests_comes_back_as_it_was() {
     let mut town = Town::new(20, 4);
     let policy = RolloutPolicy { canary: 1, ..pace(Pace::default()) };

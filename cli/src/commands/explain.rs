@@ -40,7 +40,7 @@ pub fn service(app: &str, told: &ServiceExplained) -> String {
     let counts: Vec<String> = counts.collect();
     let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
     let mut text = format!("\n{app}.{}: {} wanted{counts}\n", told.service, told.wanted);
-    text.extend(told.steward.iter().map(|sentence| format!("  {}\n", one_line(sentence))));
+    text.extend(told.volumes.iter().chain(&told.steward).map(|sentence| format!("  {}\n", one_line(sentence))));
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     for task in &told.tasks {
         match groups.iter_mut().find(|(why, _)| *why == task.why) {
@@ -99,6 +99,7 @@ mod tests {
             finished: 0,
             waiting: 13,
             need: Default::default(),
+            volumes: vec![],
             steward: vec!["12 tasks without a place for 3 min; machines were asked 5 times, next in 4 s".into()],
             tasks: std::iter::once(task(2, "m4 is down; replaced in 2 s, unless it comes back"))
                 .chain((3..=14).map(|slot| task(slot, "no machine takes it")))
@@ -116,6 +117,7 @@ mod tests {
             wanted: 1,
             running: 1,
             waiting: 0,
+            volumes: vec!["volume shop/data is on m3: its tasks run there and nowhere else".into()],
             steward: vec![],
             tasks: vec![],
             machines: vec![],

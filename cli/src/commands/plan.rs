@@ -26,7 +26,8 @@ pub async fn plan(client: &Client, out: Output, plan: &args::Plan) -> Result<(),
 /// The file alone.
 pub fn offline(out: Output, plan: &args::Plan) -> Result<(), Failure> {
     let Wanted { app, spec, warnings, conditions, .. } = file::read(&plan.files)?;
-    let found = plan::plan(&app, None, &spec, plan.resolve);
+    let mut found = plan::plan(&app, None, &spec, plan.resolve);
+    found.notes.extend(plan::volume_notes(&app, &spec, None));
     file::warn(&warnings);
     file::warn(&conditions);
     let warnings: Vec<_> = file::as_json(&warnings).into_iter().chain(file::as_json(&conditions)).collect();
@@ -35,11 +36,15 @@ pub fn offline(out: Output, plan: &args::Plan) -> Result<(), Failure> {
 
 /// What would change of the app as it is now.
 pub async fn beside(client: &Client, app: &str, spec: &AppSpec, resolve: bool) -> Result<Plan, Failure> {
-    match client.app(app).await {
-        Ok(answer) => Ok(plan::plan(app, Some(&answer.data.spec), spec, resolve)),
-        Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok(plan::plan(app, None, spec, resolve)),
-        Err(error) => Err(error.into()),
+    let mut found = match client.app(app).await {
+        Ok(answer) => plan::plan(app, Some(&answer.data.spec), spec, resolve),
+        Err(error) if error.code() == Some(ErrorCode::NotFound) => plan::plan(app, None, spec, resolve),
+        Err(error) => return Err(error.into()),
+    };
+    if spec.services.values().any(|service| service.container.mounts.has_named()) {
+        found.notes.extend(plan::volume_notes(app, spec, Some(&client.volumes().await?.data.volumes)));
     }
+    Ok(found)
 }
 
 /// The app, its services, and of those that change the fields; `whole`: of those that are new, too.

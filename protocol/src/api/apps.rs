@@ -168,6 +168,9 @@ pub struct ServiceExplained {
     pub waiting: u32,
     /// What one task needs, by dimension.
     pub need: BTreeMap<String, u64>,
+    /// Where its volumes hold it, sentence by sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
     /// What the steward is at, sentence by sentence.
     pub steward: Vec<String>,
     /// The first hundred tasks that wait.

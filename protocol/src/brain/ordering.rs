@@ -57,7 +57,13 @@ impl Brain {
             let order = RolloutOrder { revision, word };
             return self.change(request, change, author, app, &Edit::Order { service, order }, "ordered");
         }
-        let from = progress.filter(|held| held.to == revision && held.from != revision).map(|held| held.from);
+        // Of a change that its steward has not spoken of yet the last one tells, or else the document.
+        let from = match progress {
+            Some(held) if held.to == revision => Some(held.from),
+            Some(held) => Some(held.last_done()),
+            None => self.document(&app).revision_before(&service, revision),
+        };
+        let from = from.filter(|from| *from != revision);
         let unknown = || {
             Refusal::Invalid(format!(
                 "nothing is known that {name} was before: see rialto history, rialto rollback --to"

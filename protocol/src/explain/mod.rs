@@ -101,6 +101,7 @@ impl View<'_> {
             finished: 0,
             waiting: 0,
             need: spec.need().0,
+            volumes: self.held_by_volumes(app, spec),
             steward: Vec::new(),
             tasks: Vec::new(),
             machines: Vec::new(),

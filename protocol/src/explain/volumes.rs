@@ -122,6 +122,20 @@ impl View<'_> {
         })
     }
 
+    /// Where the volumes of a service hold its tasks.
+    pub(crate) fn held_by_volumes(&self, app: &AppId, spec: &ServiceSpec) -> Vec<String> {
+        let said = spec.container.mounts.names(app).map(|(name, _)| match self.brain.holder(&name) {
+            Some((holder, _)) => {
+                format!(
+                    "volume {name} is on {}: its tasks run there and nowhere else",
+                    self.brain.machine_name(&holder)
+                )
+            }
+            None => format!("volume {name} is made where the first task starts: the others go there"),
+        });
+        said.collect()
+    }
+
     /// Sentences about services that wait for volumes.
     pub(crate) fn volume_remarks(&self) -> Vec<String> {
         const SENTENCES_MAX: usize = 20;

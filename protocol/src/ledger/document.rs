@@ -227,6 +227,15 @@ impl Document {
 
     /// What a service was when it had this revision, by the last changes that are known.
     pub fn service_at(&mut self, service: &str, revision: u64) -> Option<ServiceSpec> {
+        self.earlier(service, |then| then.revision() == revision)
+    }
+
+    /// The last revision of a service that is not this one, by the last changes that are known.
+    pub fn revision_before(&mut self, service: &str, revision: u64) -> Option<u64> {
+        self.earlier(service, |then| then.revision() != revision).map(|then| then.revision())
+    }
+
+    fn earlier(&mut self, service: &str, is_meant: impl Fn(&ServiceSpec) -> bool) -> Option<ServiceSpec> {
         let doc = self.take_open();
         let notes: BTreeSet<String> =
             NOTES.iter().filter_map(|key| Some(doc.get(ROOT, *key).ok()??.1.to_string())).collect();
@@ -234,10 +243,7 @@ impl Document {
         // Steward's notes are many, and none of them changed a service.
         let changes = self.changes.iter().rev().filter(|change| !notes_only(change, &notes));
         let changes: Vec<Arc<[u8]>> = changes.take(EARLIER_MAX).cloned().collect();
-        changes.iter().find_map(|change| {
-            let then = self.spec_at(change)?.services.remove(service)?;
-            (then.revision() == revision).then_some(then)
-        })
+        changes.iter().find_map(|change| self.spec_at(change)?.services.remove(service).filter(&is_meant))
     }
 
     /// The typed reading of what changed since `before`. Where a part does not read, the last good reading stays in

@@ -76,6 +76,12 @@ impl Progress {
     pub fn is_on(&self) -> bool {
         self.phase != Phase::Done
     }
+
+    /// What a service was before it became another after this. Of a change that was never done what was before it
+    /// counts: that was the last to do well.
+    pub fn last_done(&self) -> u64 {
+        if self.is_on() { self.from } else { self.to }
+    }
 }
 
 /// What this steward alone has seen of a rollout. Times are monotonic, ms.
@@ -179,9 +185,7 @@ pub fn step(scene: Scene<'_>) -> Step {
     let order = scene.order.filter(|order| order.revision == revision).map(|order| order.word);
     let back = order == Some(OrderWord::Back) || held.is_some_and(|held| held.back);
     let pace = spec.rollout.pace(back);
-    // Of a change that was never done what was before it counts: that was the last to do well.
-    let before = scene.progress.filter(|before| before.to != revision);
-    let before = before.map(|before| if before.phase == Phase::Done { before.to } else { before.from });
+    let before = scene.progress.filter(|before| before.to != revision).map(Progress::last_done);
     let from = held.map(|held| held.from).or(before).or(scene.older).unwrap_or(revision);
     let turn = scene.progress.map_or(1, |progress| progress.turn.saturating_add(u64::from(held.is_none())));
     // Claims are forgotten, and that too many failed is not.
