@@ -359,8 +359,7 @@ impl Brain {
             let ops = std::mem::take(&mut self.store);
             self.out.push(Effect::Store { ops, token: None });
         }
-        let members = (self.members.live_count() as u64).max(1);
-        self.writer.refill(self.now, (1000 / members).max(20));
+        self.writer.refill(self.now, self.members.live_count());
         let flush = self.writer.flush(self.now);
         self.out.extend(flush);
         if self.machines_changed || !self.changed.is_empty() {

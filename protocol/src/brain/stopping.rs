@@ -62,7 +62,7 @@ impl Brain {
         let now = self.now;
         self.machine.overdue_ms = None;
         let mut over: Vec<ClaimId> = Vec::new();
-        for mine in self.bidder.claims.values().filter(|mine| mine.claim.state == ClaimState::Running) {
+        for mine in self.bidder.timed().filter(|mine| mine.claim.state == ClaimState::Running) {
             let deadline = mine.spec.as_ref().and_then(|spec| spec.deadline_ms);
             let (Some(deadline_ms), Some(started_at)) = (deadline, mine.claim.started_at) else { continue };
             let left_ms = started_at.saturating_add(deadline_ms).saturating_sub(now.wall);

@@ -21,6 +21,10 @@ const URGENT_MS: u64 = 50;
 const ORDINARY_MS: u64 = 200;
 /// How many flushes may leave at once in a burst because somebody waits for them.
 const BURST: u64 = 40;
+/// So many a second fill that up again, shared among the members, for each flush is a frame to all;
+const FLUSHES: u64 = 400;
+/// of one member at least so many.
+const FLUSHES_MIN: u64 = 20;
 
 /// The most own writes whose signatures are remembered.
 const HEADS_MAX: usize = 16_384;
@@ -50,6 +54,8 @@ pub struct Writer {
     /// Thousandths of a flush: what is left of [`BURST`].
     tokens: u64,
     tokens_at_ms: u64,
+    /// So many flushes a second fill up what may leave at once.
+    per_second: u64,
     /// Nothing is numbered before this: others may know of numbers that this disk has forgotten.
     doubt_until_ms: u64,
     /// What was written in this life: the first number, and the beginnings of the signatures from there on.
@@ -88,6 +94,7 @@ impl Writer {
             last_flush_ms: None,
             tokens: BURST * 1000,
             tokens_at_ms: now.ms,
+            per_second: FLUSHES,
             doubt_until_ms: 0,
             first: last + 1,
             heads: VecDeque::new(),
@@ -167,7 +174,7 @@ impl Writer {
         self.flight = Some(Flight { commit: self.commit, drafts: drafts.clone(), held });
         self.due_ms = None;
         self.last_flush_ms = Some(now.ms);
-        self.tokens = self.tokens.saturating_sub(1000);
+        (self.tokens, self.tokens_at_ms) = (self.tokens_at(now).saturating_sub(1000), now.ms);
         Some(Effect::Commit { commit: self.commit, drafts, local: std::mem::take(&mut self.local) })
     }
 
@@ -189,19 +196,27 @@ impl Writer {
         Some(durable)
     }
 
-    /// Fills up what may leave at once: `per_second` flushes.
-    pub fn refill(&mut self, now: Now, per_second: u64) {
-        let passed = now.ms.saturating_sub(self.tokens_at_ms);
-        self.tokens = (self.tokens + passed.saturating_mul(per_second)).min(BURST * 1000);
+    /// Fills up what may leave at once, in a cluster of so many.
+    pub fn refill(&mut self, now: Now, members: usize) {
+        self.tokens = self.tokens_at(now);
         self.tokens_at_ms = now.ms;
+        self.per_second = (FLUSHES / (members as u64).max(1)).max(FLUSHES_MIN);
+    }
+
+    fn tokens_at(&self, now: Now) -> u64 {
+        let passed = now.ms.saturating_sub(self.tokens_at_ms);
+        (self.tokens + passed.saturating_mul(self.per_second)).min(BURST * 1000)
     }
 
     fn hurry(&mut self, now: Now, urgency: Urgency) {
         let since = self.last_flush_ms.map_or(u64::MAX, |last| now.ms.saturating_sub(last));
         let wait = match urgency {
             _ if since >= QUIET_MS => 0,
-            Urgency::Now if self.tokens >= 1000 => 0,
-            Urgency::Now | Urgency::Urgent => URGENT_MS - since.min(URGENT_MS),
+            // Under load its turn comes as soon as flushes may leave, and not when the longest wait is over.
+            Urgency::Now => {
+                1000_u64.saturating_sub(self.tokens_at(now)).div_ceil(self.per_second).min(URGENT_MS - since)
+            }
+            Urgency::Urgent => URGENT_MS - since,
             Urgency::Ordinary => ORDINARY_MS.saturating_sub(since),
         };
         let due = now.ms + wait;
@@ -238,6 +253,25 @@ mod tests {
         assert_eq!(drafts[0].records.len(), 1, "two versions between two flushes are one");
         assert_eq!(writer.committed(commit, &[Signature([0; 64])]).unwrap().held.len(), 1);
         assert_eq!(writer.last(), 9);
+    }
+
+    #[test]
+    fn when_a_burst_is_over_what_somebody_waits_for_leaves_as_often_as_flushes_may() {
+        let mut writer = Writer::new(PeerId([1; 32]), 0, at(0));
+        writer.refill(at(0), 4);
+        let mut leave = |ms: u64| {
+            writer.write(at(ms), key("a"), Some(vec![1]), Urgency::Now);
+            let due = writer.deadline().unwrap();
+            let Some(Effect::Commit { commit, .. }) = writer.flush(at(due)) else { panic!("due at {due}") };
+            writer.committed(commit, &[Signature([0; 64])]).unwrap();
+            due
+        };
+        assert!((0..BURST).all(|_| leave(0) == 0));
+        let after: Vec<u64> = (0..3).map(|at| leave(at * 10)).collect();
+        assert_eq!(after, [10, 20, 30], "a hundred a second");
+        let mut many = Writer::new(PeerId([1; 32]), 0, at(0));
+        many.refill(at(0), 1_000);
+        assert_eq!(many.per_second, FLUSHES_MIN);
     }
 
     #[test]

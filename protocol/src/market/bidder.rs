@@ -124,6 +124,8 @@ pub struct Bidder {
     /// Claims that wait for others to end, and claims that wait for their gang.
     heirs: BTreeSet<ClaimId>,
     holds: BTreeSet<ClaimId>,
+    /// Claims that have not ended and may run for so long only.
+    timed: BTreeSet<ClaimId>,
     reservations: BTreeMap<BidId, Reservation>,
     /// Those of them that nobody asked for.
     offered: BTreeSet<BidId>,
@@ -467,6 +469,9 @@ impl Bidder {
             self.by_bid.entry(claim.bid).or_default().push((claim.task.slot.clone(), claim.id));
             self.take_room(&claim);
             let id = claim.id;
+            if spec.deadline_ms.is_some() {
+                self.timed.insert(id);
+            }
             let spec = Some(Arc::new(spec));
             self.claims.insert(id, Mine { claim, spec, stopping: None, started: false, hold_until_ms });
             if hold_until_ms.is_some() {
@@ -480,6 +485,9 @@ impl Bidder {
     pub fn restore(&mut self, claim: Claim, spec: Option<TaskSpec>) {
         if !claim.state.has_ended() {
             self.take_room(&claim);
+            if spec.as_ref().is_some_and(|spec| spec.deadline_ms.is_some()) {
+                self.timed.insert(claim.id);
+            }
         }
         self.by_bid.entry(claim.bid).or_default().push((claim.task.slot.clone(), claim.id));
         let spec = spec.map(Arc::new);
@@ -497,6 +505,7 @@ impl Bidder {
     /// A claim has ended: its room is free. Answers the claims that waited for it, and wait for nothing more.
     pub fn ended(&mut self, claim: &ClaimId) -> Vec<ClaimId> {
         self.holds.remove(claim);
+        self.timed.remove(claim);
         if let Some(mine) = self.claims.get_mut(claim) {
             self.used.sub(&mine.claim.need);
             if let Some(address) = &mine.claim.address {
@@ -530,6 +539,11 @@ impl Bidder {
         let waited = mine.hold_until_ms.take().is_some();
         self.holds.remove(claim);
         waited && self.may_start(claim)
+    }
+
+    /// Claims that may run for so long only.
+    pub fn timed(&self) -> impl Iterator<Item = &Mine> {
+        self.timed.iter().filter_map(|id| self.claims.get(id))
     }
 
     /// Claims that have waited for the word for too long.
