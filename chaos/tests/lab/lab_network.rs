@@ -1,7 +1,7 @@
 //! Networks of tasks: names, services across machines, isolation, published ports, and nothing left behind.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use rialto_chaos::netns::{Lab, Machine, until};
@@ -105,6 +105,8 @@ fn published_ports_answer_everywhere_and_the_dead_are_left_out() {
             assert!(page.starts_with("shop.web."), "{page}");
         }
         let own = SocketAddr::from((Ipv4Addr::LOCALHOST, 18_000));
+        assert!(machine.fetch(own, "/").unwrap().starts_with("shop.web."));
+        let own = SocketAddr::from((Ipv6Addr::LOCALHOST, 18_000));
         assert!(machine.fetch(own, "/").unwrap().starts_with("shop.web."));
     }
     let heard: BTreeSet<String> =
